@@ -1,0 +1,1 @@
+"""Attacks and noise, one per file."""

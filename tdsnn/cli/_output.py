@@ -1,0 +1,49 @@
+"""What commands may show and how: data to stdout, everything else to stderr. Nothing else prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tdsnn.errors import TdsnnError
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on the current stdout (data) or stderr (messages)."""
+    return Console(stderr=stderr, soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def note(text: str) -> None:
+    """A message for people; never part of the data."""
+    console(stderr=True).print(text, markup=False)
+
+
+def fail(error: TdsnnError) -> None:
+    """Show an error as one sentence and, below it, what to do next."""
+    err = console(stderr=True)
+    err.print(f"error: {error.message}", style="bold red", markup=False)
+    if error.hint:
+        err.print(error.hint, markup=False)
+
+
+def emit_json(document: Any) -> None:
+    """Print a JSON document as data."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> None:
+    """Print a table as data. The first column is left-aligned, the others right-aligned."""
+    grid = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console().print(grid)

@@ -1,0 +1,55 @@
+"""The ``tdsnn-zoo`` command. Each module of this folder without an underscore is one command.
+
+A command module exposes either ``command`` (a function) or ``app`` (a Typer group of sub-commands) and
+imports torch only inside its body, so that ``list``, ``info`` and ``--help`` stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+import typer
+
+from tdsnn.cli import _output
+from tdsnn.errors import TdsnnError
+
+
+def build_app() -> typer.Typer:
+    """The whole command line, one entry for each command module found."""
+    app = typer.Typer(
+        name="tdsnn-zoo",
+        help="Model zoo and benchmark suite for topographic deep spiking neural networks.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="markdown",
+    )
+    app.callback()(lambda: None)
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if info.name.startswith("_") or info.name == "main":
+            continue
+        module = importlib.import_module(f"tdsnn.cli.{info.name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=info.name)
+        else:
+            app.command(name=info.name)(module.command)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code of the outcome."""
+    try:
+        build_app()(args=arguments)
+    except TdsnnError as error:
+        _output.fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _output.note("Stopped.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

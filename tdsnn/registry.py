@@ -1,0 +1,72 @@
+"""One lazy registry for every kind of plug-in: models, datasets, attacks, metrics.
+
+A plug-in is a module in the kind's folder whose file name is the registered name and whose ``__all__``
+names exactly one object. Names are found by scanning the folder and the entry points; nothing is imported
+until it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from tdsnn.errors import UsageError
+
+T = TypeVar("T")
+
+
+def suggest(name: str, known: Iterable[str], *, kind: str, command: str) -> UsageError:
+    """Error for an unknown name, with the nearest known ones. ``command`` lists them all."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    return UsageError(f"There is no {kind} called '{name}'.{guess}", hint=f"See the known ones: {command}")
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """Plug-ins of one kind.
+
+    Args:
+        kind: what one plug-in is called in messages, e.g. ``"attack"``.
+        package: dotted package that is scanned; also the entry-point group for outside packages.
+        command: shell command that lists the names.
+    """
+
+    kind: str
+    package: str
+    command: str
+
+    def names(self) -> tuple[str, ...]:
+        """Sorted names, found without importing any plug-in."""
+        return tuple(sorted(_targets(self.package)))
+
+    def load(self, name: str) -> T:
+        """Import the plug-in and return the one object its module exports."""
+        targets = _targets(self.package)
+        if name not in targets:
+            raise suggest(name, targets, kind=self.kind, command=self.command)
+        module_name, _, attribute = targets[name].partition(":")
+        module: Any = importlib.import_module(module_name)
+        if not attribute:
+            (attribute,) = module.__all__
+        return cast(T, getattr(module, attribute))
+
+
+@cache
+def _targets(package: str) -> dict[str, str]:
+    folder = Path(__file__).resolve().parent.joinpath(*package.split(".")[1:])
+    found = {
+        module.name: f"{package}.{module.name}"
+        for module in pkgutil.iter_modules([str(folder)])
+        if not module.name.startswith("_")
+    }
+    for entry in entry_points(group=package):
+        found.setdefault(entry.name, entry.value)
+    return found

@@ -1,0 +1,1 @@
+"""Cortical sheets, spatial losses and their analyses, for any PyTorch model."""

@@ -1,0 +1,104 @@
+"""Frozen records shared by all parts. No torch here: ``list`` and ``info`` must answer instantly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topography:
+    """How the cortical sheets are laid out and which spatial loss shapes them."""
+
+    loss: str = "stc"
+    """Name of the spatial loss, a module of ``tdsnn.topography``."""
+    alpha: float = 0.0
+    """Weight of the rate term L_L; the non-topographic twin has 0."""
+    beta: float = 0.0
+    """Weight of the spike-timing term L_S; the non-topographic twin has 0."""
+    window: int = 1
+    """Largest lag W of the cross-correlogram, in time steps."""
+    clusters: int = 10
+    """Neighbourhoods M drawn per layer and step."""
+    cluster_units: int = 150
+    """Units N in each neighbourhood."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the weights rise linearly from zero."""
+    sheet_seed: int = 0
+    """Seed of the unit positions."""
+    preparation: str = "retinotopic"
+    """How the positions were prepared: ``retinotopic`` (random within the receptive field)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training run besides model, data and topography."""
+
+    seed: int = 0
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    """``adamw`` or ``sgd`` (Nesterov momentum 0.9)."""
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    """Applied to weights of rank 2 and more only."""
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+    """Decay per step of the averaged weights that are saved; 0 turns averaging off."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 turns clipping off."""
+    precision: str = "bf16"
+    """``bf16`` (autocast) or ``fp32``."""
+    compile: bool = False
+    """Run the training step through ``torch.compile``."""
+    augmentation: tuple[str, ...] = ()
+    """Names of augmentations in the order they are applied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One zoo entry, hand-written in ``zoo/models/NAME.toml``."""
+
+    name: str
+    summary: str
+    architecture: str
+    arguments: Mapping[str, Any]
+    dataset: str
+    twin: str
+    """Name of the entry that differs only in the topographic weights."""
+    default: bool = False
+    """Whether the bare architecture name (before the dot) means this entry."""
+    topography: Topography = field(default_factory=Topography)
+    recipe: Recipe = field(default_factory=Recipe)
+    licence: str = "Apache-2.0"
+    citation: str = ""
+    notes: str = ""
+
+    @property
+    def topographic(self) -> bool:
+        """Whether a spatial loss shaped the weights."""
+        return self.topography.alpha > 0 or self.topography.beta > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """One file of a release."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What exists for a zoo entry, machine-written in ``zoo/releases/NAME.json``."""
+
+    name: str
+    files: tuple[FileRecord, ...]
+    metrics: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    hub_repo: str | None = None
+    hub_commit: str | None = None
+    """40-hex commit of ``hub_repo``."""
