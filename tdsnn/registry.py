@@ -13,7 +13,6 @@ import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -61,6 +60,8 @@ class Registry(Generic[T]):
 
 @cache
 def _targets(package: str) -> dict[str, str]:
+    from importlib.metadata import entry_points  # slow to import, and ``--help`` needs no registry
+
     folder = Path(__file__).resolve().parent.joinpath(*package.split(".")[1:])
     found = {
         module.name: f"{package}.{module.name}"

@@ -25,7 +25,7 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        rich_markup_mode="markdown",
+        rich_markup_mode="rich",
     )
     app.callback()(lambda: None)
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):

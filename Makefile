@@ -1,0 +1,46 @@
+# make bench   from a fresh clone to the comparison of tsresnet18 with its twin under attack
+# make test    linters, types and the whole test suite
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+ZOO := $(BIN)/tdsnn-zoo
+
+.PHONY: bench test data clean
+
+bench: data
+	$(ZOO) download tsresnet18
+	$(ZOO) bench --attack pgd --n 1000
+
+test: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# What is cached or installed already needs no network; Debian's package is the last resort.
+data: .venv/.installed
+	$(ZOO) data fetch fashion_mnist || { $(DEBIAN_DATA) && $(ZOO) data fetch fashion_mnist; }
+
+DEBIAN_DATA = { \
+	command -v apt-get >/dev/null || { echo "Fashion-MNIST is missing and there is no apt-get." >&2; exit 4; }; \
+	if [ "$$(id -u)" = 0 ]; then as=; \
+	elif sudo -n true 2>/dev/null; then as="sudo -n"; \
+	else echo "Run this first: sudo apt-get install dataset-fashion-mnist" >&2; exit 4; fi; \
+	install="$$as apt-get install -y --no-install-recommends dataset-fashion-mnist"; \
+	$$install || { $$as apt-get update && $$install; }; }
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+# torchattacks pins an old requests; --no-deps keeps that pin out of the environment.
+.venv/.installed-dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	touch $@
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

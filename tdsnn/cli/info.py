@@ -1,0 +1,131 @@
+"""``tdsnn-zoo info``: everything about one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from tdsnn import paths
+from tdsnn.cli._output import JsonFlag, console, emit_json, table
+from tdsnn.manifest import load_release, resolve
+from tdsnn.types import Manifest, Release
+from tdsnn.zoo import available
+
+_SOURCES = {
+    "embedded": "embedded in the project",
+    "cache": "cache of this machine",
+    "hub": "Hub, not downloaded yet",
+    None: "none released",
+}
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="Full name, or the bare name of a default variant.")],
+    json: JsonFlag = False,
+) -> None:
+    """Show a model's recipe, twin, metrics and where its weights come from.
+
+    Examples:
+
+        tdsnn-zoo info tsresnet18
+
+        tdsnn-zoo info sresnet18.fashion_mnist --json
+    """
+    manifest = resolve(name)
+    release = load_release(manifest.name)
+    if json:
+        emit_json(_document(manifest, release))
+        return
+    _show_manifest(manifest)
+    if release:
+        _show_release(release)
+
+
+def _document(manifest: Manifest, release: Release | None) -> dict[str, Any]:
+    return {
+        **asdict(manifest),
+        "topographic": manifest.topographic,
+        "weights": available(manifest.name),
+        "folder": str(paths.bundled("zoo", "checkpoints", manifest.name)) if _embedded(manifest) else None,
+        "release": asdict(release) if release else None,
+    }
+
+
+def _embedded(manifest: Manifest) -> bool:
+    return available(manifest.name) == "embedded"
+
+
+def _show_manifest(manifest: Manifest) -> None:
+    source = _SOURCES[available(manifest.name)]
+    if _embedded(manifest):
+        source += f": {paths.bundled('zoo', 'checkpoints', manifest.name)}"
+    fields = {
+        "summary": manifest.summary,
+        "architecture": manifest.architecture,
+        "arguments": _inline(manifest.arguments),
+        "dataset": manifest.dataset,
+        "topography": _inline(asdict(manifest.topography)),
+        "recipe": _inline(asdict(manifest.recipe)),
+        "twin": manifest.twin,
+        "weights": source,
+        "licence": manifest.licence,
+        "citation": manifest.citation,
+        "notes": manifest.notes,
+    }
+    out = console()
+    out.print(manifest.name, style="bold", markup=False)
+    for key, value in fields.items():
+        if value:
+            out.print(f"{key:<13} {value}", markup=False)
+
+
+def _show_release(release: Release) -> None:
+    out = console()
+    if release.hub_repo:
+        out.print(f"{'Hub':<13} {release.hub_repo} at {release.hub_commit}", markup=False)
+    if release.provenance:
+        out.print(f"{'provenance':<13} {_inline(release.provenance)}", markup=False)
+    for record in release.files:
+        out.print(f"{'file':<13} {record.path}, {record.size:,} bytes, sha256 {record.sha256}", markup=False)
+    single = {key: metric for key, metric in release.metrics.items() if "layers" not in metric}
+    if single:
+        table(
+            "Metrics",
+            ("metric", "value", "unit", "n", "95 % interval"),
+            [_row(*item) for item in single.items()],
+        )
+    layered = {key: metric for key, metric in release.metrics.items() if "layers" in metric}
+    if layered:
+        layers = list(dict.fromkeys(layer for metric in layered.values() for layer in metric["layers"]))
+        rows = [
+            [key, *(_number(metric["layers"].get(layer)) for layer in layers)]
+            for key, metric in layered.items()
+        ]
+        units = "; ".join(f"{key}: {metric.get('unit', 'no unit')}" for key, metric in layered.items())
+        table("Metrics by layer", ("metric", *layers), rows, caption=units)
+
+
+def _row(name: str, metric: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = metric.get("interval") or (None, None)
+    interval = "-" if low is None else f"{_number(low)} to {_number(high)}"
+    count = metric.get("n")
+    return (
+        name,
+        _number(metric.get("value")),
+        str(metric.get("unit", "-")),
+        "-" if count is None else f"{count:,}",
+        interval,
+    )
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _inline(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())

@@ -1,0 +1,89 @@
+"""``tdsnn-zoo list``: what the zoo holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from tdsnn.cli._output import JsonFlag, emit_json, table
+from tdsnn.manifest import list_models, load_release, resolve
+from tdsnn.registry import suggest
+from tdsnn.types import Manifest
+from tdsnn.zoo import available
+
+
+def command(
+    dataset: Annotated[str | None, typer.Option(help="Only models trained on this dataset.")] = None,
+    topographic: Annotated[
+        bool | None,
+        typer.Option("--topographic/--no-topographic", help="Only models with, or without, a spatial loss."),
+    ] = None,
+    architecture: Annotated[str | None, typer.Option(help="Only models of this architecture.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the models of the zoo, their accuracy and where their weights come from.
+
+    Examples:
+
+        tdsnn-zoo list
+
+        tdsnn-zoo list --dataset fashion_mnist --topographic
+
+        tdsnn-zoo list --architecture sresnet18 --json
+    """
+    manifests = [resolve(name) for name in list_models()]
+    _check("dataset", dataset, {manifest.dataset for manifest in manifests})
+    _check("architecture", architecture, {manifest.architecture for manifest in manifests})
+    rows = [
+        _describe(manifest)
+        for manifest in manifests
+        if dataset in (None, manifest.dataset)
+        and architecture in (None, manifest.architecture)
+        and topographic in (None, manifest.topographic)
+    ]
+    if json:
+        emit_json({"models": rows})
+        return
+    table(
+        "Models",
+        ("model", "dataset", "T", "params", "acc. %", "weights"),
+        [_cells(row) for row in rows],
+        caption="acc. %: clean accuracy on the test images. More: tdsnn-zoo info MODEL",
+    )
+
+
+def _describe(manifest: Manifest) -> dict[str, Any]:
+    release = load_release(manifest.name)
+    metrics = release.metrics if release else {}
+    return {
+        "name": manifest.name,
+        "dataset": manifest.dataset,
+        "timesteps": manifest.arguments.get("timesteps"),
+        "parameters": metrics.get("parameters", {}).get("value"),
+        "clean_accuracy_percent": metrics.get("clean_accuracy", {}).get("value"),
+        "topographic": manifest.topographic,
+        "weights": available(manifest.name),
+        "default": manifest.default,
+        "architecture": manifest.architecture,
+        "twin": manifest.twin,
+        "summary": manifest.summary,
+    }
+
+
+def _check(option: str, value: str | None, known: set[str]) -> None:
+    if value is not None and value not in known:
+        raise suggest(value, sorted(known), kind=f"{option} in the zoo", command="tdsnn-zoo list")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    parameters, accuracy = row["parameters"], row["clean_accuracy_percent"]
+    return [
+        row["name"],
+        row["dataset"],
+        "-" if row["timesteps"] is None else str(row["timesteps"]),
+        "-" if parameters is None else f"{parameters / 1e6:.2f} M",
+        "-" if accuracy is None else f"{accuracy:.2f}",
+        row["weights"] or "none",
+    ]

@@ -1,0 +1,210 @@
+"""What a dataset is, and how a split of it gets from a source through the cache to memory.
+
+A dataset is one declarative file of this folder: shape, classes, sizes and digests of the splits, and an
+ordered list of sources. A split is decoded once, checked against its pinned digest, put into canonical order
+(see ``_cache``) and memory-mapped from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tdsnn.data._sources import Progress, RawSplit, Source
+from tdsnn.errors import IntegrityError, MissingError
+from tdsnn.paths import cache_dir
+from tdsnn.registry import Registry, suggest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tdsnn.data._cache import Cached
+
+_BAD_SOURCE_HINT = "Fetch the file again, or remove it so that another source is used."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitInfo:
+    """What a split must look like."""
+
+    size: int
+    """Number of samples."""
+    digest: str | None
+    """Sha256 of the content in canonical order; None: never measured, so content cannot be checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Definition of one dataset."""
+
+    title: str
+    shape: tuple[int, int, int]
+    """(C, H, W) of every image."""
+    classes: tuple[str, ...]
+    splits: Mapping[str, SplitInfo]
+    sources: tuple[Source, ...]
+    """In the order they are asked; the network last, so that a machine without it answers at once."""
+    licence: str
+    citation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split, ready to use, rows in canonical order: the first n are the same on every machine.
+
+    The arrays are read-only and mapped from disk; index with an array, or copy, before ``torch.from_numpy``.
+    """
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W), 0..255."""
+    labels: NDArray[np.int64]
+    """(N,), index into ``classes``."""
+    classes: tuple[str, ...]
+    digest: str
+    """Sha256 of the content, 64 hex digits."""
+    pinned: bool
+    """Whether the digest was checked against one pinned in the dataset's file."""
+    origin: str
+    """File or package the samples were first read from."""
+
+
+DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")
+
+
+def load_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:
+    """Open a split, decoding it into the cache first if it is not there or damaged.
+
+    Args:
+        name: a name of ``DATASETS``.
+        split: one of the dataset's splits, usually ``train`` or ``test``.
+        progress: called while samples are decoded.
+
+    Raises:
+        UsageError: unknown dataset or split.
+        MissingError: no source has the split; lists each and why.
+        IntegrityError: a source has other content than the pinned digest promises.
+        TdsnnError: the cache cannot be written.
+    """
+    return _as_split(name, split, _open(name, split, progress=progress, full=False))
+
+
+def fetch_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:
+    """Like ``load_split``, but read every cached sample too and decode again if one is not as recorded."""
+    return _as_split(name, split, _open(name, split, progress=progress, full=True))
+
+
+def verify_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:
+    """Open a split as ``load_split`` does, then read every sample and check content and order.
+
+    Damage found in the samples is reported, not repaired; ``fetch_split`` repairs it.
+
+    Raises:
+        IntegrityError: naming the cached file, the expected and the found digest.
+    """
+    from tdsnn.data import _cache
+
+    cached = _open(name, split, progress=progress, full=False)
+    try:
+        _cache.check(cached)
+    except IntegrityError as error:
+        raise IntegrityError(error.message, hint=f"Decode it again: tdsnn-zoo data fetch {name}") from error
+    return _as_split(name, split, cached)
+
+
+def cached_splits(name: str) -> tuple[str, ...]:
+    """Splits of the dataset that were decoded on this machine; opens nothing."""
+    splits = DATASETS.load(name).splits.items()
+    return tuple(
+        split
+        for split, info in splits
+        if any(_folder(name).glob(f"{split}-{(info.digest or '*')[:12]}.json"))
+    )
+
+
+def _find(name: str, split: str) -> tuple[Dataset, SplitInfo]:
+    dataset = DATASETS.load(name)
+    if split not in dataset.splits:
+        raise suggest(split, dataset.splits, kind=f"split of {name}", command="tdsnn-zoo data list")
+    return dataset, dataset.splits[split]
+
+
+def _folder(name: str) -> Path:
+    return cache_dir() / "data" / name
+
+
+def _as_split(name: str, split: str, cached: Cached) -> Split:
+    dataset, info = _find(name, split)
+    return Split(
+        images=cached.images,
+        labels=cached.labels,
+        classes=dataset.classes,
+        digest=cached.record.digest,
+        pinned=info.digest is not None,
+        origin=cached.record.origin,
+    )
+
+
+def _open(name: str, split: str, *, progress: Progress, full: bool) -> Cached:
+    """The cached split, built first if it is missing or damaged; ``full`` looks at every sample."""
+    from tdsnn.data import _cache
+
+    _, info = _find(name, split)
+    try:
+        cached = _cache.read(_folder(name), split, digest=info.digest)
+        if full:
+            _cache.check(cached)
+    except (MissingError, IntegrityError) as error:
+        return _build(name, split, progress=progress, tried=[f"cache: {error.message}"])
+    return cached
+
+
+def _build(name: str, split: str, *, progress: Progress, tried: list[str]) -> Cached:
+    """Read the split from the first source that has it, check it, store it and open what was stored."""
+    from tdsnn.data import _cache
+
+    dataset, info = _find(name, split)
+    raw = _read_first(name, split, progress=progress, tried=tried)
+    _check_form(dataset, info, raw)
+    order, digest = _cache.canonical_order(raw.images, raw.labels)
+    if info.digest is not None and digest != info.digest:
+        raise IntegrityError(
+            f"{raw.origin} has content sha256 {digest}, but {name}'s split '{split}' has {info.digest}.",
+            hint=_BAD_SOURCE_HINT,
+        )
+    images, labels = raw.images[order], raw.labels[order]
+    _cache.write(_folder(name), split, images=images, labels=labels, digest=digest, origin=raw.origin)
+    return _cache.read(_folder(name), split, digest=digest)
+
+
+def _read_first(name: str, split: str, *, progress: Progress, tried: list[str]) -> RawSplit:
+    dataset = DATASETS.load(name)
+    hints = []
+    for source in dataset.sources:
+        try:
+            return source.read(split, shape=dataset.shape, progress=progress)
+        except MissingError as error:
+            tried.append(f"{source.describe(split)}: {error.message}")
+            hints.append(error.hint)
+    reasons = "".join(f"\n  - {reason}" for reason in tried)
+    raise MissingError(
+        f"Split '{split}' of {name} is not on this machine and no source has it:{reasons}",
+        hint="One of these helps:" + "".join(f"\n  - {hint}" for hint in hints if hint),
+    )
+
+
+def _check_form(dataset: Dataset, info: SplitInfo, raw: RawSplit) -> None:
+    expected = (info.size, *dataset.shape)
+    if raw.images.shape != expected or raw.labels.shape != expected[:1]:
+        raise IntegrityError(
+            f"{raw.origin} has images of shape {raw.images.shape}, expected {expected}.",
+            hint=_BAD_SOURCE_HINT,
+        )
+    if raw.labels.min() < 0 or raw.labels.max() >= len(dataset.classes):
+        found = f"{raw.labels.min()} to {raw.labels.max()}"
+        raise IntegrityError(
+            f"{raw.origin} has labels {found}, expected 0 to {len(dataset.classes) - 1}.",
+            hint=_BAD_SOURCE_HINT,
+        )

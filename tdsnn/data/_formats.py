@@ -1,0 +1,113 @@
+"""Readers of the file formats that sources use: Parquet with encoded images, and gzipped IDX."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdsnn.errors import IntegrityError
+
+_BATCH = 1000
+_HINT = "Fetch the file again, or remove it so that another source is used."
+_IDX_UINT8 = 0x08
+
+
+def read_parquet(
+    path: Path, *, image: str, label: str, shape: tuple[int, int, int], progress: Callable[[int, int], None]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Decode a Parquet file whose column ``image`` holds structs with encoded ``bytes``.
+
+    Args:
+        shape: (C, H, W) of every image; C = 1 is decoded to grey, C = 3 to RGB.
+
+    Returns:
+        Images uint8 (N, C, H, W), 0..255, and labels int64 (N,).
+
+    Raises:
+        IntegrityError: not Parquet, a column is missing, or an image is broken or of another size.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            total = file.metadata.num_rows
+            missing = {image, label} - set(file.schema_arrow.names)
+            if missing:
+                raise IntegrityError(f"{path} has no column {', '.join(sorted(missing))}.", hint=_HINT)
+            images = np.empty((total, *shape), dtype=np.uint8)
+            labels = np.empty(total, dtype=np.int64)
+            start = 0
+            for batch in file.iter_batches(batch_size=_BATCH, columns=[image, label]):
+                stop = start + batch.num_rows
+                for row, cell in enumerate(batch.column(image).to_pylist(), start=start):
+                    images[row] = _decode(cell, shape, path=path, row=row)
+                labels[start:stop] = batch.column(label).to_numpy()
+                progress(stop, total)
+                start = stop
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"{path} is not a readable Parquet file: {error}.", hint=_HINT) from error
+    return images, labels
+
+
+def _decode(cell: object, shape: tuple[int, int, int], *, path: Path, row: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    channels, height, width = shape
+    data = cell.get("bytes") if isinstance(cell, dict) else None
+    if not isinstance(data, bytes):
+        raise IntegrityError(f"Image {row} of {path} holds no encoded image.", hint=_HINT)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            # Grey stored as WebP decodes to equal R, G and B, which Pillow turns into that same grey.
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports broken PNG chunks as SyntaxError
+        raise IntegrityError(f"Image {row} of {path} cannot be decoded: {error}.", hint=_HINT) from error
+    if pixels.shape[:2] != (height, width):
+        found = f"{pixels.shape[0]}x{pixels.shape[1]}"
+        raise IntegrityError(f"Image {row} of {path} is {found}, expected {height}x{width}.", hint=_HINT)
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def read_idx(
+    images: Path, labels: Path, *, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read a pair of gzipped IDX files, as http://yann.lecun.com/exdb/mnist describes the format.
+
+    Args:
+        shape: (1, H, W) of every image.
+
+    Returns:
+        Images uint8 (N, 1, H, W), 0..255, and labels int64 (N,).
+
+    Raises:
+        IntegrityError: not gzip, not IDX, truncated, of another size, or unequal counts.
+    """
+    pixels = _read_idx_array(images)
+    classes = _read_idx_array(labels)
+    if pixels.shape[1:] != shape[1:]:
+        raise IntegrityError(f"{images} has images of {pixels.shape[1:]}, expected {shape[1:]}.", hint=_HINT)
+    if classes.shape != pixels.shape[:1]:
+        raise IntegrityError(f"{labels} has {classes.size} labels for {len(pixels)} images.", hint=_HINT)
+    return pixels.reshape(-1, *shape), classes.astype(np.int64)
+
+
+def _read_idx_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise IntegrityError(f"{path} is not a readable gzip file: {error}.", hint=_HINT) from error
+    rank = content[3] if content[:3] == bytes([0, 0, _IDX_UINT8]) and len(content) > 3 else 0
+    start = 4 + 4 * rank
+    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    if not rank or math.prod(sizes) != len(content) - start:
+        raise IntegrityError(f"{path} is not an IDX file of bytes, or it is truncated.", hint=_HINT)
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(sizes)

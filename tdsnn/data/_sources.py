@@ -1,0 +1,172 @@
+"""Where a dataset can come from. Each source answers at once whether it has a split, or says why not.
+
+A source raises ``MissingError`` when it does not have the split, so that the next one is asked, and
+``IntegrityError`` when it has a file that cannot be used, which ends the search: a bad file is never papered
+over by another source. numpy and the file readers are imported only when a split is really read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tdsnn.errors import MissingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all) while a split is decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSplit:
+    """A split as a source stores it, rows in the source's own order."""
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W), 0..255."""
+    labels: NDArray[np.int64]
+    """(N,), index of the class."""
+    origin: str
+    """File or package the samples were read from."""
+
+
+class Source(Protocol):
+    """One place that may have a dataset."""
+
+    def describe(self, split: str) -> str:
+        """Short name of the place, for messages."""
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, images decoded to ``shape`` (C, H, W).
+
+        Raises:
+            MissingError: the source does not have the split.
+            IntegrityError: the source has a file for it that cannot be read.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetLayout:
+    """How a Hub dataset repository stores its splits: one Parquet file for each, encoded images in it."""
+
+    config: str
+    """Folder of the configuration."""
+    image: str
+    """Column with the encoded images (a struct with ``bytes``)."""
+    label: str
+    """Column with the class index."""
+
+    def filename(self, split: str) -> str:
+        """Path of the split's file inside the repository."""
+        return f"{self.config}/{split}-00000-of-00001.parquet"
+
+    def load(
+        self, path: Path, *, shape: tuple[int, int, int], progress: Progress
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Decode one file of this layout to (images, labels)."""
+        from tdsnn.data._formats import read_parquet
+
+        return read_parquet(path, image=self.image, label=self.label, shape=shape, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalMirror:
+    """``$TDSNN_DATA/FOLDER``, laid out like the Hub's dataset repository."""
+
+    folder: str
+    layout: ParquetLayout
+
+    def describe(self, split: str) -> str:
+        """Short name of the place, for messages."""
+        return "local mirror"
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, from ``$TDSNN_DATA``."""
+        wanted = f"{self.folder}/{self.layout.filename(split)}"
+        root = os.environ.get("TDSNN_DATA")
+        if not root:
+            raise MissingError("TDSNN_DATA is not set", hint=f"Set TDSNN_DATA to a folder that has {wanted}")
+        path = Path(root).expanduser() / wanted
+        if not path.is_file():
+            raise MissingError(f"{path} does not exist", hint=f"Put the Hub's file at {path}")
+        images, labels = self.layout.load(path, shape=shape, progress=progress)
+        return RawSplit(images=images, labels=labels, origin=str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubRepo:
+    """A dataset repository of the Hugging Face Hub. The network comes last in a list of sources."""
+
+    repo: str
+    layout: ParquetLayout
+
+    def describe(self, split: str) -> str:
+        """Short name of the place, for messages."""
+        return f"Hub dataset {self.repo}"
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, from the Hub or its download cache."""
+        from tdsnn import hub
+
+        path = hub.fetch_dataset_file(self.repo, self.layout.filename(split))
+        images, labels = self.layout.load(path, shape=shape, progress=progress)
+        return RawSplit(images=images, labels=labels, origin=str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxFolder:
+    """Gzipped IDX files (the format of MNIST) that a system package installs."""
+
+    folder: Path
+    files: Mapping[str, tuple[str, str]]
+    """Split -> (file of the images, file of the labels)."""
+    package: str
+    """Name of the system package."""
+
+    def describe(self, split: str) -> str:
+        """Short name of the place, for messages."""
+        return f"system package {self.package}"
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, from the package's folder."""
+        paths = [self.folder / file for file in self.files[split]]
+        for path in paths:
+            if not path.is_file():
+                raise MissingError(
+                    f"{path} does not exist", hint=f"Debian and Ubuntu: apt-get install {self.package}"
+                )
+        from tdsnn.data._formats import read_idx
+
+        images, labels = read_idx(paths[0], paths[1], shape=shape)
+        progress(len(labels), len(labels))
+        return RawSplit(images=images, labels=labels, origin=f"{paths[0]} with {paths[1].name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonPackage:
+    """A dataset inside an installed Python package."""
+
+    package: str
+    """Name to install it by."""
+    module: str
+    """Top-level module that must be importable."""
+    reader: Callable[[str], tuple[NDArray[Any], NDArray[Any]]]
+    """Split -> (images (N, C, H, W) uint8, labels (N,))."""
+
+    def describe(self, split: str) -> str:
+        """Short name of the place, for messages."""
+        return f"Python package {self.package}"
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, from the package."""
+        if importlib.util.find_spec(self.module) is None:
+            raise MissingError("it is not installed", hint=f"pip install {self.package}")
+        images, labels = self.reader(split)
+        progress(len(labels), len(labels))
+        return RawSplit(images=images, labels=labels.astype("int64"), origin=self.package)

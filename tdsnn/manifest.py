@@ -1,0 +1,211 @@
+"""Parse and check the hand-written manifests and the machine-written releases; resolve short names.
+
+A manifest ``zoo/models/NAME.toml`` has ``summary``, ``twin`` and optionally ``default``, ``licence``,
+``citation``, ``notes`` at the top, then the tables ``[model]`` (``architecture``, ``arguments``), ``[data]``
+(``name``), ``[topography]`` and ``[recipe]`` (fields of the records of that name in :mod:`tdsnn.types`). A
+release ``zoo/releases/NAME.json`` holds one :class:`tdsnn.types.Release`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, get_type_hints
+
+from tdsnn import paths
+from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.files import write_atomic
+from tdsnn.registry import suggest
+from tdsnn.types import FileRecord, Manifest, Recipe, Release, Topography
+
+_SCHEMA = 1
+_COMMAND = "tdsnn-zoo list"
+_TOP_LEVEL = ("summary", "default", "twin", "licence", "citation", "notes")
+_TABLES = ("model", "data", "topography", "recipe")
+_RELEASE_KEYS = {"schema", "name", "files", "hub", "metrics", "provenance"}
+_HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Manifest, Topography, Recipe)}
+
+Record = TypeVar("Record", Topography, Recipe)
+
+
+def list_models() -> tuple[str, ...]:
+    """Sorted full names of all zoo entries."""
+    return tuple(sorted(path.stem for path in paths.bundled("zoo", "models").glob("*.toml")))
+
+
+def resolve(name: str) -> Manifest:
+    """Manifest of a full name (``tsresnet18.cifar10``) or of a bare name's default variant (``tsresnet18``).
+
+    Raises:
+        UsageError: unknown name, no single default variant, or a manifest that breaks the schema.
+    """
+    names = list_models()
+    if name in names:
+        return _read(name)
+    variants = [full for full in names if full.partition(".")[0] == name]
+    if not variants:
+        bare = {full.partition(".")[0] for full in names}
+        raise suggest(name, [*names, *sorted(bare)], kind="model", command=_COMMAND)
+    defaults = [manifest for manifest in map(_read, variants) if manifest.default]
+    if len(defaults) != 1:
+        found = f"{len(defaults)} default variants" if defaults else "no default variant"
+        raise UsageError(f"'{name}' has {found}.", hint=f"Name one of them in full: {', '.join(variants)}")
+    return defaults[0]
+
+
+def parse(name: str, text: str) -> Manifest:
+    """Manifest from TOML ``text``. Unknown keys, wrong types and negative numbers are a UsageError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _broken(name, f"is not valid TOML: {error}") from error
+    _known(name, "", document, (*_TOP_LEVEL, *_TABLES))
+    tables = {table: _typed(name, table, document.get(table, {}), dict) for table in _TABLES}
+    _known(name, "model", tables["model"], ("architecture", "arguments"))
+    _known(name, "data", tables["data"], ("name",))
+    hints = _HINTS[Manifest]
+    top = {key: _typed(name, key, document[key], hints[key]) for key in _TOP_LEVEL if key in document}
+    for key in ("summary", "twin"):
+        if key not in top:
+            raise _broken(name, f"lacks the key '{key}'")
+    return Manifest(
+        name=name,
+        architecture=_required(name, tables["model"], "model", "architecture"),
+        arguments=_typed(name, "model.arguments", tables["model"].get("arguments", {}), dict),
+        dataset=_required(name, tables["data"], "data", "name"),
+        topography=_record(name, "topography", tables["topography"], Topography),
+        recipe=_record(name, "recipe", tables["recipe"], Recipe),
+        **top,
+    )
+
+
+def release_path(name: str) -> Path:
+    """Where the release of the entry with this full name is, or would be."""
+    return paths.bundled("zoo", "releases", f"{name}.json")
+
+
+def load_release(name: str) -> Release | None:
+    """Release of a zoo entry (full or bare name), or None when nothing has been released yet.
+
+    Raises:
+        UsageError: unknown name.
+        IntegrityError: a release file that breaks the schema.
+    """
+    full = resolve(name).name
+    path = release_path(full)
+    if not path.is_file():
+        return None
+    try:
+        return _release(full, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(
+            f"The release file '{path}' is damaged: {error}.",
+            hint="Restore it from git or reinstall tdsnn-zoo.",
+        ) from error
+
+
+def write_release(release: Release) -> Path:
+    """Write ``zoo/releases/NAME.json`` in one step; equal releases give equal bytes.
+
+    ``metrics`` maps a metric's name to ``{"value", "unit"}`` and where it applies ``"n"``, ``"interval"``
+    (95 %, two numbers) or, for a figure per layer, ``{"layers": {layer: value}, "unit"}``. ``clean_accuracy``
+    (%) and ``parameters`` (count) are the two that ``tdsnn-zoo list`` shows.
+    """
+    document = asdict(release)
+    repo, commit = document.pop("hub_repo"), document.pop("hub_commit")
+    document |= {"schema": _SCHEMA, "hub": {"repo": repo, "commit": commit} if repo else None}
+    document["files"] = sorted(document["files"], key=lambda record: record["path"])
+    _release(release.name, document)
+    path = release_path(release.name)
+    text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode())
+    return path
+
+
+def _read(name: str) -> Manifest:
+    return parse(name, paths.bundled("zoo", "models", f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _release(name: str, document: Any) -> Release:
+    if set(document) != _RELEASE_KEYS or document["schema"] != _SCHEMA:
+        raise ValueError(f"it is not a release of schema {_SCHEMA}")
+    if document["name"] != name:
+        raise ValueError(f"it names '{document['name']}'")
+    records = tuple(FileRecord(**record) for record in document["files"])
+    for record in records:
+        # A release also comes from other people's pull requests: it must not name files outside its folder.
+        relative = PurePosixPath(record.path)
+        if relative.is_absolute() or ".." in relative.parts or "\\" in record.path or not record.path:
+            raise ValueError(f"the path '{record.path}' leaves the checkpoint folder")
+        if not re.fullmatch("[0-9a-f]{64}", record.sha256) or type(record.size) is not int or record.size < 0:
+            raise ValueError(f"size or sha256 of '{record.path}' is malformed")
+    hub = document["hub"] or {"repo": None, "commit": None}
+    if document["hub"] and not re.fullmatch("[0-9a-f]{40}", hub["commit"] or ""):
+        raise ValueError("the Hub commit is not 40 hex digits")
+    return Release(
+        name=name,
+        files=records,
+        metrics=dict(document["metrics"]),
+        provenance=dict(document["provenance"]),
+        hub_repo=hub["repo"],
+        hub_commit=hub["commit"],
+    )
+
+
+def _record(name: str, table: str, values: Mapping[str, Any], kind: type[Record]) -> Record:
+    hints = _HINTS[kind]
+    _known(name, table, values, list(hints))
+    checked = {key: _typed(name, f"{table}.{key}", value, hints[key]) for key, value in values.items()}
+    return kind(**checked)
+
+
+def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind == tuple[str, ...]:
+        if type(value) is not list or any(type(item) is not str for item in value):
+            raise _broken(name, f"needs a list of strings for '{key}', not {value!r}")
+        return tuple(value)
+    if type(value) is not kind:
+        raise _broken(name, f"needs {_ARTICLES[kind]} for '{key}', not {value!r}")
+    if kind in (int, float) and not (math.isfinite(value) and value >= 0):
+        raise _broken(name, f"needs a finite number of at least 0 for '{key}', not {value!r}")
+    return value
+
+
+_ARTICLES = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+}
+
+
+def _required(name: str, table: Mapping[str, Any], title: str, key: str) -> str:
+    if key not in table:
+        raise _broken(name, f"lacks the key '{title}.{key}'")
+    return str(_typed(name, f"{title}.{key}", table[key], str))
+
+
+def _known(name: str, table: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            guess = f"; did you mean '{near[0]}'?" if near else ""
+            where = f"[{table}]" if table else "the top level"
+            raise _broken(
+                name, f"has an unknown key '{key}' in {where}{guess}", hint=f"Known: {', '.join(known)}"
+            )
+
+
+def _broken(name: str, reason: str, *, hint: str = "") -> UsageError:
+    advice = hint or f"Edit {paths.bundled('zoo', 'models', f'{name}.toml')}"
+    stop = "" if reason.endswith("?") else "."
+    return UsageError(f"The manifest of '{name}' {reason}{stop}", hint=advice)

@@ -1,0 +1,139 @@
+"""The contract every model keeps, whatever its architecture (spiking or not)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdsnn.errors import UsageError
+from tdsnn.registry import Registry, suggest
+from tdsnn.topography.sheets import CorticalSheet
+
+MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models", "tdsnn-zoo list")
+
+
+class Model(nn.Module, ABC):
+    """An image classifier on virtual cortical sheets.
+
+    ``model(x)`` takes ``x`` (N, C, H, W), float in [0, 1], and returns logits (N, K), the mean over time of
+    the per-step logits. Normalisation, input encoding and the number of time steps are inside. Nothing is
+    remembered between calls.
+
+    Args:
+        architecture: registered name that rebuilds this model from ``arguments``.
+        arguments: plain values (as in a manifest or ``config.json``).
+        timesteps: T, at least 1; a model without spikes has 1.
+        mean, std: per-channel constants of the input normalisation, in units of [0, 1] pixels.
+        sheet_sizes_mm: name of each module whose output lies on a cortical sheet, and the sheet's side.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        architecture: str,
+        arguments: Mapping[str, Any],
+        timesteps: int,
+        num_classes: int,
+        in_channels: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        sheet_sizes_mm: Mapping[str, float],
+    ) -> None:
+        super().__init__()
+        _check_steps(timesteps)
+        if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
+            raise UsageError(
+                f"mean and std need {in_channels} values each (one per channel), std above 0; "
+                f"got {list(mean)} and {list(std)}."
+            )
+        self.architecture = architecture
+        self.arguments = dict(arguments)
+        self.timesteps = timesteps
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.sheet_sizes_mm = dict(sheet_sizes_mm)
+        self.sheet_layers = tuple(sheet_sizes_mm)
+        self.sheets: dict[str, CorticalSheet] = {}
+        # Constants of the architecture's arguments, so not part of the checkpoint.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor, timesteps: int | None = None) -> Tensor:
+        """Logits (N, K) of images (N, C, H, W) in [0, 1], averaged over ``timesteps`` (default: the model's T)."""
+        return self.logits_over_time(x, timesteps).mean(0)
+
+    def logits_over_time(self, x: Tensor, timesteps: int | None = None) -> Tensor:
+        """Logits of every time step, (T, N, K).
+
+        Raises:
+            UsageError: wrong number of dimensions or channels, or ``timesteps`` below 1.
+        """
+        steps = self.timesteps if timesteps is None else timesteps
+        _check_steps(steps)
+        if x.ndim != 4 or x.shape[1] != self.in_channels or not x.is_floating_point():
+            raise UsageError(
+                f"{self.architecture} takes float images (N, {self.in_channels}, H, W) in [0, 1]; "
+                f"got {x.dtype} of shape {tuple(x.shape)}."
+            )
+        return self.unroll((x - self.mean) / self.std, steps)
+
+    @abstractmethod
+    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
+        """Per-step logits (T, N, K) of normalised images (N, C, H, W). Each architecture implements this."""
+
+
+def _check_steps(timesteps: int) -> None:
+    if timesteps < 1:
+        raise UsageError(f"The number of time steps must be at least 1, not {timesteps}.")
+
+
+def sheet_shapes(model: Model, *, height: int, width: int) -> dict[str, tuple[int, int, int]]:
+    """Output shape (C, H, W) of every sheet layer for images of the given size."""
+    reference = next(model.parameters())
+    image = torch.zeros(1, model.in_channels, height, width, device=reference.device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
+            model(image, timesteps=1)
+    finally:
+        model.train(training)
+    return {layer: tuple(outputs[layer].shape[2:]) for layer in model.sheet_layers}  # type: ignore[misc]
+
+
+@contextmanager
+def record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of named layers during the calls made inside the block.
+
+    Yields a dictionary that each forward pass fills anew: layer name to (T, N, C, H, W). Outputs keep their
+    autograd graph, so a loss on them trains the model.
+
+    Raises:
+        UsageError: a layer that the model does not have.
+    """
+    modules = dict(model.named_modules())
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            outputs[name] = output
+
+        return hook
+
+    for name in layers:
+        if name not in modules:
+            raise suggest(name, modules, kind="layer", command="print(model)")
+    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

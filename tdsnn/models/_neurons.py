@@ -1,0 +1,151 @@
+"""The LIF neuron over a whole sequence, without state between calls.
+
+Semantics are SpikingJelly 2.0's ``LIFNode`` (hard or soft reset, optional input decay, optional detached
+reset). On CUDA its kernels run; on CPU an own autograd function computes the same values with one pass over
+memory in each direction and keeps only its input for the backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdsnn.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """Parameters of a leaky integrate-and-fire neuron.
+
+    Args:
+        tau: membrane time constant in steps, > 1.
+        v_threshold: firing threshold.
+        v_reset: potential after a spike; ``None`` subtracts the threshold instead (soft reset).
+        decay_input: whether the input is divided by ``tau`` too (SpikingJelly's default).
+        detach_reset: whether the reset is a constant for the backward pass.
+        surrogate: shape of the surrogate derivative; ``atan``.
+        surrogate_alpha: its sharpness; the derivative at threshold is ``alpha / 2``.
+    """
+
+    tau: float = 2.0
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    decay_input: bool = True
+    detach_reset: bool = True
+    surrogate: str = "atan"
+    surrogate_alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.tau > 1:
+            raise UsageError(f"The membrane time constant tau must be above 1, not {self.tau}.")
+        if self.surrogate != "atan":
+            raise UsageError(f"The surrogate '{self.surrogate}' is not known; the known one is 'atan'.")
+        if not self.surrogate_alpha > 0:
+            raise UsageError(f"surrogate_alpha must be positive, not {self.surrogate_alpha}.")
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire layer: input current (T, N, ...) to spikes (T, N, ...) in {0, 1}.
+
+    The membrane potential starts at the reset value (0 for a soft reset) in every call.
+    """
+
+    def __init__(self, neuron: Neuron) -> None:
+        super().__init__()
+        self.neuron = neuron
+
+    def forward(self, current_TN: Tensor) -> Tensor:
+        if current_TN.is_cuda:
+            return _spikingjelly(current_TN, self.neuron)
+        spikes: Tensor = _SequenceLIF.apply(current_TN, self.neuron)  # type: ignore[no-untyped-call]
+        return spikes
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in asdict(self.neuron).items())
+
+
+def _spikingjelly(current_TN: Tensor, neuron: Neuron) -> Tensor:
+    from spikingjelly.activation_based import functional, surrogate
+
+    rest = torch.full_like(current_TN[0], neuron.v_reset or 0.0, dtype=torch.float32)
+    spikes: Tensor = functional.lif_multi_step(
+        current_TN,
+        rest,
+        tau=neuron.tau,
+        decay_input=neuron.decay_input,
+        v_threshold=neuron.v_threshold,
+        v_reset=neuron.v_reset,
+        surrogate_function=surrogate.ATan(alpha=neuron.surrogate_alpha),
+        detach_reset=neuron.detach_reset,
+    )[0]
+    return spikes
+
+
+def _charge(current: Tensor, v: Tensor | float, neuron: Neuron) -> Tensor:
+    """Membrane potential before firing (fp32), in SpikingJelly's order of operations."""
+    rest = neuron.v_reset or 0.0
+    current = current.float()
+    if neuron.decay_input:
+        return v + (current - (v - rest)) / neuron.tau
+    return v - (v - rest) / neuron.tau + current
+
+
+def _reset(h: Tensor, spike: Tensor, neuron: Neuron) -> Tensor:
+    if neuron.v_reset is None:
+        return h - spike * neuron.v_threshold
+    return (1.0 - spike) * h + spike * neuron.v_reset
+
+
+class _SequenceLIF(torch.autograd.Function):
+    """LIF over (T, ...). Saves its input only: potentials are cheaper to recompute than to keep."""
+
+    @staticmethod
+    def forward(ctx: Any, current_TN: Tensor, neuron: Neuron) -> Tensor:
+        ctx.neuron = neuron
+        ctx.save_for_backward(current_TN)
+        v: Tensor | float = neuron.v_reset or 0.0
+        spikes = []
+        for current in current_TN.unbind(0):
+            h = _charge(current, v, neuron)
+            spike = (h >= neuron.v_threshold).float()
+            v = _reset(h, spike, neuron)
+            spikes.append(spike.to(current_TN.dtype))
+        return torch.stack(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (current_TN,) = ctx.saved_tensors
+        neuron: Neuron = ctx.neuron
+        (grad_spikes,) = grads
+        v: Tensor | float = neuron.v_reset or 0.0
+        charges = []
+        for current in current_TN.unbind(0):
+            h = _charge(current, v, neuron)
+            v = _reset(h, (h >= neuron.v_threshold).float(), neuron)
+            charges.append(h)
+        leak = 1.0 - 1.0 / neuron.tau
+        gain = 1.0 / neuron.tau if neuron.decay_input else 1.0
+        grad_v: Tensor | float = 0.0
+        grad_current = []
+        for h, grad_spike in zip(reversed(charges), reversed(grad_spikes.unbind(0)), strict=True):
+            grad_h = _backward_fire(h, grad_spike.float(), grad_v, neuron)
+            grad_current.append((grad_h * gain).to(current_TN.dtype))
+            grad_v = grad_h * leak
+        return torch.stack(grad_current[::-1]), None
+
+
+def _backward_fire(h: Tensor, grad_spike: Tensor, grad_v: Tensor | float, neuron: Neuron) -> Tensor:
+    """Gradient at the potential before firing, given those at the spike and at the potential after it."""
+    above = h - neuron.v_threshold
+    spike = (above >= 0).float()
+    slope = math.pi / 2 * neuron.surrogate_alpha
+    surrogate = neuron.surrogate_alpha / 2 / (1.0 + (slope * above) ** 2)
+    soft = neuron.v_reset is None
+    if not neuron.detach_reset:
+        drop = -neuron.v_threshold if neuron.v_reset is None else neuron.v_reset - h
+        grad_spike = grad_spike + grad_v * drop
+    return grad_spike * surrogate + (grad_v if soft else grad_v * (1.0 - spike))

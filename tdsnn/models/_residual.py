@@ -1,0 +1,135 @@
+"""The residual backbone shared by ``resnet18`` and ``sresnet18``.
+
+Wiring of ResNet-18 with the activation after the addition, so a spiking block puts out binary spikes
+(SpikingJelly's ``spiking_resnet18``; parameter names are torchvision's). Time is folded into the batch for
+convolutions and normalisation and unfolded for the activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdsnn.errors import UsageError
+from tdsnn.models._base import Model
+
+Activation = Callable[[], nn.Module]
+
+SHEET_SIZES_MM = {
+    "layer1.0": 2.4,
+    "layer1.1": 2.4,
+    "layer2.0": 36.75,
+    "layer2.1": 36.75,
+    "layer3.0": 35.0,
+    "layer3.1": 22.4,
+    "layer4.0": 70.0,
+    "layer4.1": 70.0,
+}
+"""Side of each block's sheet: retina, V1, V2, V4, IT as in TDANN's ResNet-18."""
+_STEMS = ("cifar", "imagenet")
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut; (T, N, C, H, W) in and out."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, activation: Activation) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+        self.act2 = activation()
+
+    def forward(self, x_TNCHW: Tensor) -> Tensor:
+        time = x_TNCHW.shape[:2]
+        x = x_TNCHW.flatten(0, 1)
+        hidden = self.act1(self.bn1(self.conv1(x)).unflatten(0, time))
+        out = self.bn2(self.conv2(hidden.flatten(0, 1)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        spikes: Tensor = self.act2((out + shortcut).unflatten(0, time))
+        return spikes
+
+
+class ResNet18(Model):
+    """ResNet-18 with a chosen activation; blocks of ``width`` x 1, 2, 4, 8 channels.
+
+    Args:
+        activation: makes one activation module; called 17 times.
+        width: channels of the first stage, at least 1.
+        stem: ``cifar`` (3x3, stride 1) or ``imagenet`` (7x7, stride 2, max-pool).
+    """
+
+    def __init__(
+        self,
+        *,
+        architecture: str,
+        arguments: dict[str, Any],
+        activation: Activation,
+        width: int,
+        timesteps: int,
+        num_classes: int,
+        in_channels: int,
+        stem: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        for label, value in (("width", width), ("num_classes", num_classes), ("in_channels", in_channels)):
+            if value < 1:
+                raise UsageError(f"{label} must be at least 1, not {value}.")
+        if stem not in _STEMS:
+            raise UsageError(f"The stem '{stem}' is not known; the known ones are {' and '.join(_STEMS)}.")
+        super().__init__(
+            architecture=architecture,
+            arguments=arguments,
+            timesteps=timesteps,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            mean=mean,
+            std=std,
+            sheet_sizes_mm=SHEET_SIZES_MM,
+        )
+        large = stem == "imagenet"
+        self.conv1 = nn.Conv2d(in_channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = activation()
+        self.pool: nn.Module = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
+        channels = width
+        for stage in range(1, 5):
+            out = width * 2 ** (stage - 1)
+            first = Block(channels, out, stride=1 if stage == 1 else 2, activation=activation)
+            second = Block(out, out, stride=1, activation=activation)
+            self.add_module(f"layer{stage}", nn.Sequential(first, second))
+            channels = out
+        self.fc = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def compile_parts(self) -> None:
+        """Run the stem and each block through ``torch.compile``; blocks of equal shape share one graph."""
+        self.stem = torch.compile(self.stem, dynamic=False)  # type: ignore[method-assign]
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.forward = torch.compile(module.forward, dynamic=False)  # type: ignore[method-assign]
+
+    def stem(self, x: Tensor, timesteps: int) -> Tensor:
+        """Spikes (T, N, C, H, W) of the first layer. The image is constant, so its convolution runs once."""
+        current = self.bn1(self.conv1(x))
+        spikes = self.act1(current.unsqueeze(0).expand(timesteps, *current.shape))
+        return self.pool(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+
+    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
+        x_TNCHW = self.stem(x, timesteps)
+        for stage in range(1, 5):
+            x_TNCHW = self.get_submodule(f"layer{stage}")(x_TNCHW)
+        logits: Tensor = self.fc(x_TNCHW.mean((3, 4)))
+        return logits

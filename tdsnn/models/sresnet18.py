@@ -1,0 +1,56 @@
+"""Spiking ResNet-18: LIF neurons after every normalisation and after the addition of each block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tdsnn.models._neurons import LIF, Neuron
+from tdsnn.models._residual import ResNet18
+
+__all__ = ["sresnet18"]
+
+
+def sresnet18(
+    *,
+    width: int = 64,
+    timesteps: int = 4,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    stem: str = "cifar",
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+    neuron: Mapping[str, Any] | None = None,
+) -> ResNet18:
+    """Wiring of SpikingJelly's ``spiking_resnet18``: 11,173,962 parameters at width 64 with 10 classes.
+
+    Args:
+        width: channels of the first stage.
+        timesteps: T; the image is shown at every step.
+        stem: ``cifar`` or ``imagenet``.
+        mean, std: input normalisation per channel, in units of [0, 1] pixels.
+        neuron: fields of :class:`~tdsnn.models._neurons.Neuron`; the rest keep their defaults.
+    """
+    arguments = {
+        "width": width,
+        "timesteps": timesteps,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "stem": stem,
+        "mean": list(mean),
+        "std": list(std),
+        "neuron": dict(neuron or {}),
+    }
+    spec = Neuron(**arguments["neuron"])
+    return ResNet18(
+        architecture="sresnet18",
+        arguments=arguments,
+        activation=lambda: LIF(spec),
+        width=width,
+        timesteps=timesteps,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem=stem,
+        mean=mean,
+        std=std,
+    )

@@ -1,0 +1,1 @@
+"""Spatial losses, one per file; a manifest chooses one by name."""

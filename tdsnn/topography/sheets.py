@@ -1,0 +1,146 @@
+"""Cortical sheets: where the units of a layer lie, in millimetres.
+
+Layout after TDANN (Margalit et al. 2024): unit (c, h, w) lies near the centre of the receptive field of pixel
+(h, w), displaced at random within one neighbourhood square, plus a little jitter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdsnn.errors import IntegrityError, UsageError
+
+JITTER_MM = 0.3
+"""Standard deviation of the final jitter, the same for every area (TDANN)."""
+_OVERLAP_FIRST = 0.1
+"""Receptive-field overlap of the first sheet; it doubles with each halving of the resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorticalSheet:
+    """Positions of one layer's units.
+
+    Args:
+        layer: name of the module whose output lies on the sheet.
+        shape: (C, H, W) of that output.
+        size_mm: side of the square sheet.
+        neighbourhood_mm: side w of one receptive-field square.
+        seed: seed of the random displacements.
+        preparation: how the positions were made, e.g. ``retinotopic``.
+        positions: (C * H * W, 2) float32, mm; row i is unit i of the output flattened in (C, H, W) order.
+    """
+
+    layer: str
+    shape: tuple[int, int, int]
+    size_mm: float
+    neighbourhood_mm: float
+    seed: int
+    preparation: str
+    positions: Tensor
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.shape
+        units = channels * height * width
+        if tuple(self.positions.shape) != (units, 2) or not bool(self.positions.isfinite().all()):
+            raise IntegrityError(
+                f"The sheet of {self.layer} needs finite positions of shape ({units}, 2), "
+                f"not {tuple(self.positions.shape)}."
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        """Everything but the positions, as plain values for ``config.json``."""
+        return {
+            "shape": list(self.shape),
+            "size_mm": self.size_mm,
+            "neighbourhood_mm": self.neighbourhood_mm,
+            "seed": self.seed,
+            "preparation": self.preparation,
+        }
+
+    @classmethod
+    def from_metadata(cls, layer: str, metadata: Mapping[str, Any], positions: Tensor) -> CorticalSheet:
+        """Rebuild a saved sheet."""
+        channels, height, width = metadata["shape"]
+        return cls(
+            layer=layer,
+            shape=(channels, height, width),
+            size_mm=float(metadata["size_mm"]),
+            neighbourhood_mm=float(metadata["neighbourhood_mm"]),
+            seed=int(metadata["seed"]),
+            preparation=str(metadata["preparation"]),
+            positions=positions,
+        )
+
+    @classmethod
+    def retinotopic(
+        cls, layer: str, shape: tuple[int, int, int], *, size_mm: float, first_height: int, seed: int
+    ) -> CorticalSheet:
+        """Random positions within the receptive field of each unit.
+
+        Args:
+            first_height: H of the first sheet of the network; sets the overlap of this one.
+        """
+        if size_mm <= 0 or min(shape) < 1:
+            raise UsageError(f"The sheet of {layer} needs a positive size and shape, not {size_mm} and {shape}.")
+        channels, height, width = shape
+        square = neighbourhood_mm(size_mm, height=height, first_height=first_height)
+        generator = torch.Generator().manual_seed(_layer_seed(seed, layer))
+        rows = torch.linspace(square / 2, size_mm - square / 2, height)
+        columns = torch.linspace(square / 2, size_mm - square / 2, width)
+        centres_HW2 = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flip(-1)
+        offsets = (torch.rand(channels, height, width, 2, generator=generator) - 0.5) * square
+        positions = (centres_HW2 + offsets).reshape(-1, 2)
+        return cls(
+            layer=layer,
+            shape=shape,
+            size_mm=size_mm,
+            neighbourhood_mm=square,
+            seed=seed,
+            preparation="retinotopic",
+            positions=_jitter(positions, generator),
+        )
+
+
+def neighbourhood_mm(size_mm: float, *, height: int, first_height: int) -> float:
+    """Side of one receptive-field square, w = S / (H - H o + o) with o = min(0.1 H_first / H, 1).
+
+    The rule reproduces all five widths of TDANN's table and scales to any input size.
+    """
+    overlap = min(_OVERLAP_FIRST * first_height / height, 1.0)
+    return size_mm / (height - height * overlap + overlap)
+
+
+def build_sheets(
+    shapes: Mapping[str, tuple[int, int, int]], sizes_mm: Mapping[str, float], *, seed: int
+) -> dict[str, CorticalSheet]:
+    """Fresh retinotopic sheets for layers of the given output shapes, in the order of ``shapes``."""
+    missing = [layer for layer in shapes if layer not in sizes_mm]
+    if missing:
+        raise UsageError(f"No sheet size in mm is given for {', '.join(missing)}.")
+    first_height = next(iter(shapes.values()))[1] if shapes else 1
+    return {
+        layer: CorticalSheet.retinotopic(
+            layer, shape, size_mm=sizes_mm[layer], first_height=first_height, seed=seed
+        )
+        for layer, shape in shapes.items()
+    }
+
+
+def _jitter(positions: Tensor, generator: torch.Generator) -> Tensor:
+    """Add Gaussian jitter, then shrink back to the range and the minimum the positions had before."""
+    low, high = positions.amin(0), positions.amax(0)
+    moved = positions + torch.randn(positions.shape, generator=generator) * JITTER_MM
+    growth = (moved.amax(0) - moved.amin(0)) / (high - low).clamp_min(1e-9)
+    moved = moved / growth
+    return moved - moved.amin(0) + low
+
+
+def _layer_seed(seed: int, layer: str) -> int:
+    """A seed of its own for each layer, so that adding a layer moves no other."""
+    return int.from_bytes(hashlib.sha256(f"sheet:{seed}:{layer}".encode()).digest()[:7])

@@ -1,0 +1,58 @@
+"""PGD beside the one of torchattacks, with the same budget, steps and step size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tdsnn.attacks._base import configure
+from tdsnn.errors import MissingError
+
+torchattacks = pytest.importorskip("torchattacks")
+
+
+def _robust_percent(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
+    """Robust accuracy under our PGD and under the reference."""
+    ours = configure("pgd").perturb(model, x, y, eps=eps, indices=range(len(x)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x_adv = torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=10)(x, y)
+    with torch.no_grad():
+        theirs = (model(x_adv).argmax(1) == y) & ours.clean_correct
+    return 100 * ours.survivors / len(x), 100 * float(theirs.float().mean())
+
+
+@pytest.mark.parametrize("eps_255", [2, 4, 8])
+def test_a_smooth_network_has_the_same_robust_accuracy(eps_255: float) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(32, 4)
+        ).eval()
+        x = torch.rand(800, 1, 8, 8)
+    with torch.no_grad():
+        model[-1].bias -= model(x).mean(0)
+        y = model(x).argmax(1)
+    ours, theirs = _robust_percent(model, x, y, eps_255 / 255)
+    assert 1 < ours < 99
+    assert ours == pytest.approx(theirs, abs=1)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_released_spiking_network_has_the_same_robust_accuracy() -> None:
+    from tdsnn import zoo
+    from tdsnn.data._base import load_split
+
+    try:
+        model = zoo.load("sresnet18")
+        split = load_split("fashion_mnist", "test")
+    except MissingError as error:
+        pytest.skip(error.message)
+    x = torch.from_numpy(np.array(split.images[:1000])).float() / 255
+    y = torch.from_numpy(np.array(split.labels[:1000]))
+    pairs = [_robust_percent(model, x[i : i + 100], y[i : i + 100], 1 / 255) for i in range(0, 1000, 100)]
+    ours, theirs = np.mean(pairs, axis=0)
+    assert ours == pytest.approx(theirs, abs=1)

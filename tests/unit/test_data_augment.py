@@ -1,0 +1,117 @@
+"""Augmentation: what each kind may do to an image, and that draws come from the generator alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tdsnn.data._augment import augment, crop_padding, cutout_size
+from tdsnn.errors import UsageError
+
+ALL = ("crop", "flip", "cutout")
+
+batches = st.builds(
+    lambda count, channels, height, width, seed: torch.randint(
+        1, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator(seed)
+    ),
+    st.integers(1, 9),
+    st.sampled_from((1, 3)),
+    st.integers(2, 40),
+    st.integers(2, 40),
+    st.integers(0, 2**31),
+)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=batches, names=st.lists(st.sampled_from(ALL), max_size=4), seed=st.integers(0, 2**31))
+def test_form_is_kept_input_is_untouched_and_the_generator_decides(
+    images: torch.Tensor, names: list[str], seed: int
+) -> None:
+    before = images.clone()
+    result = augment(images, names, generator=generator(seed))
+    assert result.shape == images.shape
+    assert result.dtype == torch.uint8
+    assert torch.equal(images, before)
+    assert torch.equal(augment(images, names, generator=generator(seed)), result)
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=batches, seed=st.integers(0, 2**31))
+def test_crop_is_a_window_of_the_reflected_image(images: torch.Tensor, seed: int) -> None:
+    result = augment(images, ["crop"], generator=generator(seed)).numpy()
+    _, _, height, width = images.shape
+    down, right = crop_padding(height), crop_padding(width)
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (down, down), (right, right)), mode="reflect")
+    for sample, source in zip(result, padded, strict=True):
+        windows = (
+            source[:, top : top + height, left : left + width]
+            for top in range(2 * down + 1)
+            for left in range(2 * right + 1)
+        )
+        assert any(np.array_equal(sample, window) for window in windows)
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=batches, seed=st.integers(0, 2**31))
+def test_cutout_clears_one_rectangle_and_nothing_else(images: torch.Tensor, seed: int) -> None:
+    result = augment(images, ["cutout"], generator=generator(seed))
+    for sample, source in zip(result, images, strict=True):
+        cleared = sample[0] == 0
+        rows, columns = cleared.any(1), cleared.any(0)
+        assert 1 <= rows.sum() <= cutout_size(images.shape[2])
+        assert 1 <= columns.sum() <= cutout_size(images.shape[3])
+        assert torch.equal(cleared, rows[:, None] & columns[None, :])
+        assert torch.equal(sample, source * ~cleared)
+
+
+def test_every_shift_and_both_mirrorings_occur_about_equally_often() -> None:
+    count, side = 20_000, 28
+    ramp = torch.arange(side * side).view(1, 1, side, side) % 251
+    images = ramp.to(torch.uint8).expand(count, 1, side, side)
+    pad = crop_padding(side)
+    centre = augment(images, ["crop"], generator=generator(1))[:, 0, side // 2, side // 2]
+    expected = {
+        int(images[0, 0, side // 2 + down, side // 2 + right])
+        for down in range(-pad, pad + 1)
+        for right in range(-pad, pad + 1)
+    }
+    values, counts = centre.unique(return_counts=True)
+    assert set(values.tolist()) == expected
+    assert counts.min() > 0.8 * count / len(expected)
+    flipped = augment(images, ["flip"], generator=generator(2))
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+    assert 0.48 < mirrored.float().mean() < 0.52
+
+
+def test_names_are_applied_in_order() -> None:
+    images = torch.randint(1, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=generator(3))
+    stepwise = generator(4)
+    expected = augment(augment(images, ["cutout"], generator=stepwise), ["crop"], generator=stepwise)
+    assert torch.equal(augment(images, ["cutout", "crop"], generator=generator(4)), expected)
+    assert not torch.equal(augment(images, ["crop", "cutout"], generator=generator(4)), expected)
+
+
+def test_stated_sizes() -> None:
+    assert [crop_padding(side) for side in (8, 28, 32, 64)] == [1, 2, 4, 8]
+    assert [cutout_size(side) for side in (8, 28, 32)] == [2, 7, 8]
+
+
+def test_unknown_name_is_refused_with_the_nearest_one() -> None:
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(UsageError, match="Did you mean flip") as caught:
+        augment(images, ["crop", "flop"], generator=generator(0))
+    assert "crop, cutout, flip" in caught.value.hint
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)])
+def test_other_than_batches_of_bytes_is_refused(images: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="uint8"):
+        augment(images, ["flip"], generator=generator(0))

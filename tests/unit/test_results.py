@@ -1,0 +1,101 @@
+"""The result schema and the folder that keeps finished cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tdsnn.errors import IntegrityError
+from tdsnn.results import (
+    SCHEMA,
+    Cell,
+    Result,
+    ResultFolder,
+    Verdicts,
+    accuracy_figure,
+    digest_of,
+)
+
+RIGHT = np.array([True, False, True, True])
+
+
+def _cell(key: str, *, error: str | None = None) -> Cell:
+    return Cell(
+        key=key,
+        model="toy",
+        attack="pgd",
+        eps_255=0.5,
+        norm="linf",
+        settings={"steps": 10},
+        accuracy=None if error else accuracy_figure(3, 4),
+        clean_correct=3,
+        survivors=None if error else 3,
+        error=error,
+    )
+
+
+def test_an_accuracy_has_unit_n_and_interval() -> None:
+    figure = accuracy_figure(3, 4)
+    assert (figure.value, figure.unit, figure.n) == (75.0, "%", 4)
+    assert 0 < figure.low < 75 < figure.high < 100
+
+
+def test_a_digest_depends_on_values_not_on_key_order() -> None:
+    assert digest_of({"a": 1, "b": [2, 3]}) == digest_of({"b": [2, 3], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+def test_finished_cells_are_found_again(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    assert folder.read_cell("k1", 4) is None
+    folder.write_cell("k1", Verdicts(right=RIGHT, seconds=1.25))
+    stored = ResultFolder(tmp_path).read_cell("k1", 4)
+    assert stored is not None
+    assert stored.seconds == 1.25
+    assert stored.right.dtype == np.bool_
+    np.testing.assert_array_equal(stored.right, RIGHT)
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["k1.safetensors"]
+
+
+@pytest.mark.parametrize("keep", [0, 7, 60, -1])
+def test_a_damaged_cell_is_named_and_never_used(tmp_path: Path, keep: int) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.write_cell("k1", Verdicts(right=RIGHT, seconds=1.0))
+    path = tmp_path / "cells" / "k1.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(IntegrityError, match=r"k1\.safetensors") as caught:
+        folder.read_cell("k1", 4)
+    assert "--fresh" in caught.value.hint
+
+
+def test_a_cell_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.write_cell("k1", Verdicts(right=RIGHT, seconds=1.0))
+    with pytest.raises(IntegrityError, match=r"\(4,\), not \(5,\)"):
+        folder.read_cell("k1", 5)
+
+
+def test_the_result_and_its_verdicts_are_written(tmp_path: Path) -> None:
+    result = Result(
+        settings={"n": 4, "seed": 0},
+        models=({"name": "toy"},),
+        cells=(_cell("k1"), _cell("k2", error="refused")),
+        comparisons=(),
+        provenance={"created": "now"},
+    )
+    ResultFolder(tmp_path).write_result(result, {"k1": RIGHT})
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert document == json.loads(json.dumps(result.document()))
+    assert document["schema"] == SCHEMA
+    assert document["settings_digest"] == digest_of({"seed": 0, "n": 4})
+    good, bad = document["cells"]
+    assert good["accuracy"]["value"] == 75.0
+    assert (bad["accuracy"], bad["survivors"], bad["error"]) == (None, None, "refused")
+    arrays = load_file(tmp_path / "samples.safetensors")
+    assert set(arrays) == {"indices", "toy/pgd/0.5"}
+    np.testing.assert_array_equal(arrays["toy/pgd/0.5"], RIGHT)
+    np.testing.assert_array_equal(arrays["indices"], np.arange(4))

@@ -1,0 +1,177 @@
+"""Checkpoint files: exact round trips, and refusal of everything that differs from what was promised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tdsnn.errors import IntegrityError, TdsnnError
+from tdsnn.files import sha256_of, write_atomic
+from tdsnn.weights import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    CheckpointConfig,
+    check_state,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+CONFIG = CheckpointConfig(
+    name="net.digits",
+    architecture="net",
+    arguments={"width": 2},
+    dataset="digits",
+    timesteps=4,
+    sheets={"layer1.0": {"shape": [1, 2, 1]}},
+)
+
+
+def tensors() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    weight = torch.arange(6.0).reshape(2, 3)
+    state = {"weight": weight.T, "tied": weight, "steps": torch.tensor(3)}
+    return state, {"layer1.0": torch.tensor([[0.0, 0.5], [1.0, 1.5]])}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    state, positions = tensors()
+    save_checkpoint(tmp_path / "saved", state=state, positions=positions, config=CONFIG)
+    return tmp_path / "saved"
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / CONFIG_FILE
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def replace_tensors(folder: Path, values: dict[str, torch.Tensor]) -> None:
+    path = folder / WEIGHTS_FILE
+    save_file(values, path)
+    pinned = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    rewrite(folder, lambda document: document.update(weights=pinned))
+
+
+def test_round_trip(folder: Path) -> None:
+    checkpoint = read_checkpoint(folder)
+    state, positions = tensors()
+    assert checkpoint.config == CONFIG
+    assert checkpoint.state.keys() == state.keys()
+    for key, value in state.items():
+        assert checkpoint.state[key].dtype == value.dtype
+        assert torch.equal(checkpoint.state[key], value)
+    assert torch.equal(checkpoint.positions["layer1.0"], positions["layer1.0"])
+    assert sorted(item.name for item in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+def test_same_content_gives_same_bytes(folder: Path, tmp_path: Path) -> None:
+    state, positions = tensors()
+    again = dict(reversed(state.items()))
+    save_checkpoint(tmp_path / "again", state=again, positions=positions, config=CONFIG)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_altered_weights_show_both_hashes(folder: Path) -> None:
+    path = folder / WEIGHTS_FILE
+    expected = sha256_of(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="is altered") as caught:
+        read_checkpoint(folder)
+    assert WEIGHTS_FILE in caught.value.message
+    assert expected in caught.value.message
+    assert sha256_of(path) in caught.value.message
+
+
+def test_truncated_weights(folder: Path) -> None:
+    path = folder / WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(IntegrityError, match="is truncated"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_missing_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(IntegrityError, match=f"{name}' is missing"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document.update(schema=2), "schema 1"),
+        (lambda document: document.pop("timesteps"), "lacks the key 'timesteps'"),
+        (lambda document: document.update(extra=1), "unexpected key 'extra'"),
+        (lambda document: document.update(timesteps="4"), "type int for 'timesteps'"),
+        (lambda document: document["weights"].pop("sha256"), "lacks the key 'sha256'"),
+        (lambda document: document.update(sheets={}), "sheet of layer 'layer1.0' in only one"),
+    ],
+)
+def test_bad_config(folder: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    rewrite(folder, change)
+    with pytest.raises(IntegrityError, match=message):
+        read_checkpoint(folder)
+
+
+def test_config_that_is_not_json(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text("[")
+    with pytest.raises(IntegrityError, match="not valid JSON"):
+        read_checkpoint(folder)
+
+
+def test_not_safetensors(folder: Path) -> None:
+    path = folder / WEIGHTS_FILE
+    path.write_bytes(b"pickle")
+    pinned = {"size": 6, "sha256": sha256_of(path)}
+    rewrite(folder, lambda document: document.update(weights=pinned))
+    with pytest.raises(IntegrityError, match="not a safetensors file"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"other": torch.zeros(1)}, "unexpected tensor 'other'"),
+        ({"sheets.layer1.0.positions": torch.zeros(2, 3)}, "positions of layer 'layer1.0'"),
+        ({"sheets.layer1.0.positions": torch.zeros(2, 2, dtype=torch.float64)}, "positions of layer"),
+        ({"sheets.layer1.0.positions": torch.full((2, 2), torch.nan)}, "need finite"),
+    ],
+)
+def test_bad_tensors(folder: Path, values: dict[str, torch.Tensor], message: str) -> None:
+    replace_tensors(folder, values)
+    with pytest.raises(IntegrityError, match=message):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({}, "lacks the tensor 'w'"),
+        ({"w": torch.zeros(2), "x": torch.zeros(1)}, "unexpected tensor 'x'"),
+        ({"w": torch.zeros(3)}, r"'w' .* \(3,\), but the model needs torch\.float32 \(2,\)"),
+        ({"w": torch.zeros(2, dtype=torch.float64)}, "float64"),
+    ],
+)
+def test_state_must_fit(found: dict[str, torch.Tensor], message: str) -> None:
+    check_state({"w": torch.ones(2)}, {"w": torch.zeros(2)}, source=Path("folder"))
+    with pytest.raises(IntegrityError, match=message):
+        check_state(found, {"w": torch.zeros(2)}, source=Path("folder"))
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    write_atomic(blocker, b"old")
+    with pytest.raises(TdsnnError, match="could not be written"):
+        write_atomic(blocker / "below", b"new")
+    assert blocker.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [blocker]
