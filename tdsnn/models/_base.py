@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
+from tdsnn.models._neurons import LIF
 from tdsnn.registry import Registry, suggest
 from tdsnn.topography.sheets import CorticalSheet
 
@@ -84,6 +85,12 @@ class Model(nn.Module, ABC):
                 f"got {x.dtype} of shape {tuple(x.shape)}."
             )
         return self.unroll((x - self.mean) / self.std, steps)
+
+    def compile_neurons(self) -> None:
+        """Let spiking layers run through ``torch.compile`` on CPU (once about 20 s, then cached)."""
+        for module in self.modules():
+            if isinstance(module, LIF):
+                module.compiled = True
 
     @abstractmethod
     def unroll(self, x: Tensor, timesteps: int) -> Tensor:

@@ -8,13 +8,19 @@ memory in each direction and keeps only its input for the backward pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
+
+
+_PIECE = 1 << 14
+"""Neurons per piece of the eager path: 64 KiB in fp32, so that its temporaries stay in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +63,13 @@ class LIF(nn.Module):
     def __init__(self, neuron: Neuron) -> None:
         super().__init__()
         self.neuron = neuron
+        self.compiled = False
+        """Whether the CPU path runs through ``torch.compile`` (needs a C++ compiler)."""
 
     def forward(self, current_TN: Tensor) -> Tensor:
         if current_TN.is_cuda:
             return _spikingjelly(current_TN, self.neuron)
-        spikes: Tensor = _SequenceLIF.apply(current_TN, self.neuron)  # type: ignore[no-untyped-call]
+        spikes: Tensor = _SequenceLIF.apply(current_TN, self.neuron, self.compiled)  # type: ignore[no-untyped-call]
         return spikes
 
     def extra_repr(self) -> str:
@@ -104,48 +112,83 @@ class _SequenceLIF(torch.autograd.Function):
     """LIF over (T, ...). Saves its input only: potentials are cheaper to recompute than to keep."""
 
     @staticmethod
-    def forward(ctx: Any, current_TN: Tensor, neuron: Neuron) -> Tensor:
-        ctx.neuron = neuron
+    def forward(ctx: Any, current_TN: Tensor, neuron: Neuron, compiled: bool) -> Tensor:
+        ctx.neuron, ctx.compiled = neuron, compiled
         ctx.save_for_backward(current_TN)
-        v: Tensor | float = neuron.v_reset or 0.0
-        spikes = []
-        for current in current_TN.unbind(0):
-            h = _charge(current, v, neuron)
-            spike = (h >= neuron.v_threshold).float()
-            v = _reset(h, spike, neuron)
-            spikes.append(spike.to(current_TN.dtype))
-        return torch.stack(spikes)
+        return _elementwise(_fire_sequence, (current_TN,), neuron, compiled=compiled)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (current_TN,) = ctx.saved_tensors
-        neuron: Neuron = ctx.neuron
-        (grad_spikes,) = grads
-        v: Tensor | float = neuron.v_reset or 0.0
-        charges = []
-        for current in current_TN.unbind(0):
-            h = _charge(current, v, neuron)
-            v = _reset(h, (h >= neuron.v_threshold).float(), neuron)
-            charges.append(h)
-        leak = 1.0 - 1.0 / neuron.tau
-        gain = 1.0 / neuron.tau if neuron.decay_input else 1.0
-        grad_v: Tensor | float = 0.0
-        grad_current = []
-        for h, grad_spike in zip(reversed(charges), reversed(grad_spikes.unbind(0)), strict=True):
-            grad_h = _backward_fire(h, grad_spike.float(), grad_v, neuron)
-            grad_current.append((grad_h * gain).to(current_TN.dtype))
-            grad_v = grad_h * leak
-        return torch.stack(grad_current[::-1]), None
+        pair = (current_TN, grads[0])
+        return _elementwise(_backward_sequence, pair, ctx.neuron, compiled=ctx.compiled), None, None
+
+
+def _elementwise(
+    function: Callable[..., Tensor], tensors: tuple[Tensor, ...], neuron: Neuron, *, compiled: bool
+) -> Tensor:
+    """Apply ``function`` neuron by neuron to tensors (T, ...) of one shape, keeping the memory layout.
+
+    Layout is ignored by viewing each tensor as (T, neurons). The eager path then works through pieces that
+    stay in the cache; the compiled one needs a single kernel for all sizes.
+    """
+    first = tensors[0]
+    order = sorted(range(1, first.ndim), key=lambda axis: -first.stride(axis))
+    flat = [tensor.permute(0, *order).flatten(1) for tensor in tensors]
+    if compiled:
+        out = _compiled(function, neuron)(*flat)
+    else:
+        out = torch.empty_like(flat[0], memory_format=torch.contiguous_format)
+        for piece, *inputs in zip(out.split(_PIECE, 1), *(t.split(_PIECE, 1) for t in flat), strict=True):
+            piece.copy_(function(*inputs, neuron=neuron))
+    sizes = [first.shape[axis] for axis in order]
+    inverse = [order.index(axis) + 1 for axis in range(1, first.ndim)]
+    return out.unflatten(1, sizes).permute(0, *inverse)
+
+
+@cache
+def _compiled(function: Callable[..., Tensor], neuron: Neuron) -> Callable[..., Tensor]:
+    return torch.compile(partial(function, neuron=neuron), dynamic=True)
+
+
+def _fire_sequence(current_TM: Tensor, *, neuron: Neuron) -> Tensor:
+    """Spikes (T, M) of input currents (T, M), in the dtype of the input."""
+    v: Tensor | float = neuron.v_reset or 0.0
+    spikes = []
+    for current in current_TM.unbind(0):
+        h = _charge(current, v, neuron)
+        spike = (h >= neuron.v_threshold).float()
+        v = _reset(h, spike, neuron)
+        spikes.append(spike)
+    return torch.stack(spikes).to(current_TM.dtype)
+
+
+def _backward_sequence(current_TM: Tensor, grad_TM: Tensor, *, neuron: Neuron) -> Tensor:
+    """Gradient (T, M) at the currents, given the one at the spikes; potentials are computed anew."""
+    v: Tensor | float = neuron.v_reset or 0.0
+    charges = []
+    for current in current_TM.unbind(0):
+        h = _charge(current, v, neuron)
+        v = _reset(h, (h >= neuron.v_threshold).float(), neuron)
+        charges.append(h)
+    leak = 1.0 - 1.0 / neuron.tau
+    gain = 1.0 / neuron.tau if neuron.decay_input else 1.0
+    grad_v: Tensor | float = 0.0
+    grads = []
+    for h, grad_spike in zip(reversed(charges), reversed(grad_TM.unbind(0)), strict=True):
+        grad_h = _backward_fire(h, grad_spike.float(), grad_v, neuron)
+        grads.append(grad_h * gain)
+        grad_v = grad_h * leak
+    return torch.stack(grads[::-1]).to(current_TM.dtype)
 
 
 def _backward_fire(h: Tensor, grad_spike: Tensor, grad_v: Tensor | float, neuron: Neuron) -> Tensor:
     """Gradient at the potential before firing, given those at the spike and at the potential after it."""
     above = h - neuron.v_threshold
-    spike = (above >= 0).float()
     slope = math.pi / 2 * neuron.surrogate_alpha
     surrogate = neuron.surrogate_alpha / 2 / (1.0 + (slope * above) ** 2)
-    soft = neuron.v_reset is None
     if not neuron.detach_reset:
         drop = -neuron.v_threshold if neuron.v_reset is None else neuron.v_reset - h
         grad_spike = grad_spike + grad_v * drop
-    return grad_spike * surrogate + (grad_v if soft else grad_v * (1.0 - spike))
+    kept = grad_v if neuron.v_reset is None else grad_v * (above < 0).float()
+    return grad_spike * surrogate + kept

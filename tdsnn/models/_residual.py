@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
@@ -113,13 +112,6 @@ class ResNet18(Model):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def compile_parts(self) -> None:
-        """Run the stem and each block through ``torch.compile``; blocks of equal shape share one graph."""
-        self.stem = torch.compile(self.stem, dynamic=False)  # type: ignore[method-assign]
-        for module in self.modules():
-            if isinstance(module, Block):
-                module.forward = torch.compile(module.forward, dynamic=False)  # type: ignore[method-assign]
 
     def stem(self, x: Tensor, timesteps: int) -> Tensor:
         """Spikes (T, N, C, H, W) of the first layer. The image is constant, so its convolution runs once."""

@@ -1,0 +1,243 @@
+"""The training loop: one readable pass over epochs and steps, saved after each epoch and on Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+
+from tdsnn import zoo
+from tdsnn.data._augment import augment
+from tdsnn.data._base import Split
+from tdsnn.models._base import MODELS, Model, record, sheet_shapes
+from tdsnn.runtime import environment
+from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss
+from tdsnn.topography.sheets import build_sheets
+from tdsnn.train._draws import batches, generator
+from tdsnn.train.optim import Average, build_optimizer, set_lr
+from tdsnn.train.state import load_state, save_state
+from tdsnn.types import Manifest
+
+LOG = "log.jsonl"
+CHECKPOINT = "checkpoint"
+_EVALUATION_BATCH = 250
+_MONITOR_IMAGES = 2_000
+"""Test images looked at after each epoch; nothing is chosen by them."""
+
+
+class Watcher(Protocol):
+    """Receives what happens, for progress bars; a run without one is silent."""
+
+    def step(self, line: dict[str, Any]) -> None: ...
+    def epoch(self, line: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Position:
+    """Where a run stands. ``step`` counts the batches done of the current epoch."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class Trainer:
+    """Trains one manifest in one folder.
+
+    Args:
+        manifest: model, data, topography and recipe.
+        folder: where state, log and checkpoint go.
+        train, monitor: splits to learn from and to measure after each epoch.
+        device: ``cpu`` or ``cuda``; processes and their devices come from ``accelerate``.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, folder: Path, train: Split, monitor: Split, device: torch.device
+    ) -> None:
+        self.manifest, self.folder, self.train, self.monitor = manifest, folder, train, monitor
+        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        self.position = Position()
+        self.model = fresh_model(manifest, image_size=train.images.shape[2:])
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Average(self.model, manifest.recipe.ema_decay) if manifest.recipe.ema_decay else None
+        if manifest.recipe.compile and self.accelerator.device.type == "cpu":
+            self.model.compile_neurons()
+        self.spatial: SpatialLoss | None = None
+        if manifest.topographic:
+            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model.sheets, manifest.topography)
+        self.wrapped, self.optimizer = self.accelerator.prepare(
+            self.model, build_optimizer(self.model, manifest.recipe)
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one epoch."""
+        return len(self.train.labels) // self.manifest.recipe.batch_size
+
+    def resume(self) -> None:
+        """Continue exactly where the last saved state left off."""
+        state = load_state(self.folder)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.position = Position(**state["position"])
+        if self.average is not None:
+            self.average.values, self.average.steps = state["average"], state["average_steps"]
+        if self.average is not None:
+            self.average.values = {k: v.to(self.accelerator.device) for k, v in self.average.values.items()}
+
+    def run(self, watcher: Watcher, *, stop_after: int | None = None) -> None:
+        """Train to the recipe's last epoch, or for ``stop_after`` steps of this call.
+
+        A ``KeyboardInterrupt`` saves the state before it goes on.
+        """
+        done = 0
+        try:
+            while self.position.epoch < self.manifest.recipe.epochs:
+                for line in self._epoch():
+                    watcher.step(line)
+                    done += 1
+                    if done == stop_after:
+                        self.save()
+                        return
+                self._close_epoch(watcher)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        if self.accelerator.is_main_process:
+            zoo.save(
+                self.final_model(),
+                self.folder / CHECKPOINT,
+                name=self.manifest.name,
+                dataset=self.manifest.dataset,
+            )
+
+    def final_model(self) -> Model:
+        """The weights to publish: the averaged ones if the recipe averages."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.values)
+        return self.model.eval()
+
+    def save(self) -> None:
+        """Write the state; only the main process does."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": vars(self.position),
+        }
+        if self.average is not None:
+            state |= {"average": self.average.values, "average_steps": self.average.steps}
+        save_state(self.folder, state)
+
+    def _epoch(self) -> Any:
+        """Steps left in the current epoch; yields a log line after each."""
+        recipe = self.manifest.recipe
+        self.wrapped.train()
+        plan = batches(
+            recipe.seed, self.position.epoch, samples=len(self.train.labels), batch_size=recipe.batch_size
+        )
+        self.started, self.sums, self.counted = time.perf_counter(), {}, 0
+        for step in range(self.position.step, len(plan)):
+            parts = self._step(plan[step], epoch=self.position.epoch, step=step)
+            self.position.step = step + 1
+            self.counted += 1
+            for key, value in parts.items():
+                self.sums[key] = self.sums.get(key, torch.zeros(())) + value.cpu()
+            yield self._line()
+
+    def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+        recipe, topography = self.manifest.recipe, self.manifest.topography
+        epochs_done = epoch + step / self.steps_per_epoch
+        self.lr = set_lr(self.optimizer, recipe, epochs_done)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        mine = chosen[rank::world].numpy()
+        images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))
+        with record(self.model, self.model.sheet_layers if self.spatial else ()) as outputs:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                logits = self.wrapped(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+            if self.spatial:
+                ramp = min(1.0, epochs_done / topography.warmup_epochs) if topography.warmup_epochs else 1.0
+                spatial, logged = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
+                loss = loss + ramp * spatial
+                parts |= logged
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        if recipe.clip_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return parts
+
+    def _batch(self, indices: np.ndarray[Any, Any], draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = augment(
+            torch.from_numpy(self.train.images[indices]), self.manifest.recipe.augmentation, generator=draws
+        )
+        device = self.accelerator.device
+        x = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
+        return x, torch.from_numpy(self.train.labels[indices]).to(device)
+
+    def _line(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self.started
+        left = (self.manifest.recipe.epochs - self.position.epoch) * self.steps_per_epoch - self.position.step
+        return {
+            "epoch": self.position.epoch,
+            "step": self.position.step,
+            **{key: float(value) / self.counted for key, value in self.sums.items()},
+            "lr": self.lr,
+            "images_per_second": self.counted * self.manifest.recipe.batch_size / seconds,
+            "seconds_left": left * seconds / self.counted,
+        }
+
+    def _close_epoch(self, watcher: Watcher) -> None:
+        line = self._line() if self.counted else {"epoch": self.position.epoch}
+        line["monitor_accuracy"] = accuracy(
+            self.model, self.monitor, device=self.accelerator.device, limit=_MONITOR_IMAGES
+        )
+        self.position = Position(epoch=self.position.epoch + 1)
+        self.save()
+        if self.accelerator.is_main_process:
+            with (self.folder / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+            watcher.epoch(line)
+
+
+def fresh_model(manifest: Manifest, *, image_size: tuple[int, ...]) -> Model:
+    """A model with weights drawn from the recipe's seed, on sheets drawn from the topography's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(manifest.recipe.seed)
+        model = MODELS.load(manifest.architecture)(**manifest.arguments)
+    height, width = image_size
+    shapes = sheet_shapes(model, height=height, width=width)
+    model.sheets = build_sheets(shapes, model.sheet_sizes_mm, seed=manifest.topography.sheet_seed)
+    return model
+
+
+@torch.no_grad()
+def accuracy(model: Model, split: Split, *, device: torch.device, limit: int | None = None) -> float:
+    """Fraction of a split's (first ``limit``) images classified correctly; the model's mode is kept."""
+    training = model.training
+    model.eval()
+    correct = 0
+    count = min(limit or len(split.labels), len(split.labels))
+    for start in range(0, count, _EVALUATION_BATCH):
+        part = slice(start, min(start + _EVALUATION_BATCH, count))
+        images = torch.from_numpy(np.array(split.images[part])).to(device)
+        labels = torch.from_numpy(np.array(split.labels[part])).to(device)
+        x = images.float().div_(255).contiguous(memory_format=torch.channels_last)
+        correct += int((model(x).argmax(1) == labels).sum())
+    model.train(training)
+    return correct / count
+
+

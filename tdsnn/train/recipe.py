@@ -1,0 +1,97 @@
+"""Typed recipes: overrides from the command line and values that can be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from tdsnn.errors import UsageError
+from tdsnn.registry import suggest
+from tdsnn.types import Manifest, Recipe, Topography
+
+Record = TypeVar("Record", Recipe, Topography)
+
+_RANGES = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 65_536),
+    "lr": (1e-8, 100.0),
+    "weight_decay": (0.0, 10.0),
+    "warmup_epochs": (0.0, 100_000),
+    "label_smoothing": (0.0, 0.99),
+    "ema_decay": (0.0, 0.99999),
+    "clip_norm": (0.0, 1e6),
+    "alpha": (0.0, 1e6),
+    "beta": (0.0, 1e6),
+    "window": (0, 1_000),
+    "clusters": (1, 10_000),
+    "cluster_units": (5, 10_000),
+}
+_CHOICES = {"optimizer": ("adamw", "sgd"), "precision": ("bf16", "fp32")}
+
+
+def override(manifest: Manifest, settings: Sequence[str]) -> Manifest:
+    """The manifest with ``key=value`` settings applied; every value is checked, also those not changed.
+
+    Keys are the fields of the recipe (``lr=1e-3``), of the topography (``topography.alpha=0.5``), or
+    arguments of the model (``model.width=8``). Values are written as in TOML; strings need no quotes.
+
+    Raises:
+        UsageError: unknown key, wrong type, or a value outside its range.
+    """
+    recipe, topography = manifest.recipe, manifest.topography
+    arguments = dict(manifest.arguments)
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise UsageError(f"'{setting}' is not of the form key=value.", hint="Example: --set lr=1e-3")
+        section, _, field = key.rpartition(".")
+        if section == "model":
+            _known(field, arguments, "model argument")
+            arguments[field] = _value(text)
+        elif section == "topography":
+            topography = _set(topography, field, _value(text))
+        elif section in ("", "recipe"):
+            recipe = _set(recipe, field, _value(text))
+        else:
+            raise suggest(section, ("recipe", "topography", "model"), kind="section", command="tdsnn-zoo train -h")
+    for record in (recipe, topography):
+        _check(record)
+    return dataclasses.replace(manifest, recipe=recipe, topography=topography, arguments=arguments)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set(record: Record, field: str, value: Any) -> Record:
+    fields = {entry.name: getattr(record, entry.name) for entry in dataclasses.fields(record)}
+    _known(field, fields, "setting")
+    wanted = type(fields[field])
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if wanted is tuple and isinstance(value, list):
+        value = tuple(value)
+    if type(value) is not wanted:
+        raise UsageError(f"{field} must be of type {wanted.__name__}, not {value!r}.")
+    return dataclasses.replace(record, **{field: value})
+
+
+def _known(field: str, fields: dict[str, Any], kind: str) -> None:
+    if field not in fields:
+        raise suggest(field, fields, kind=kind, command="tdsnn-zoo info NAME")
+
+
+def _check(record: Recipe | Topography) -> None:
+    for entry in dataclasses.fields(record):
+        value = getattr(record, entry.name)
+        low, high = _RANGES.get(entry.name, (None, None))
+        if low is not None and high is not None and not low <= value <= high:
+            raise UsageError(f"{entry.name} must lie in {low:g} to {high:g}, not {value}.")
+        choices = _CHOICES.get(entry.name)
+        if choices and value not in choices:
+            raise suggest(str(value), choices, kind=entry.name, command="tdsnn-zoo train -h")
