@@ -189,7 +189,6 @@ def test_a_model_that_a_gate_refuses_gives_no_result(tmp_path: Path) -> None:
 def test_provenance_says_what_was_used(tmp_path: Path) -> None:
     result = run_bench(_plan(), [_subject("toy")], ResultFolder(tmp_path))
     used = result.provenance["environment"]
-    assert used["packages"]["torch"] == torch.__version__.partition("+")[0] or used["packages"]["torch"]
     assert used["threads"] == torch.get_num_threads()
     assert result.provenance["sources"] == {"toy": "path"}
     assert set(result.provenance["cell_wall_s"]) == {cell.key for cell in result.cells}

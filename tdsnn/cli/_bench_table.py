@@ -1,0 +1,102 @@
+"""Tables of a benchmark result, one for each pair of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tdsnn.cli import _output
+
+if TYPE_CHECKING:
+    from tdsnn.results import Cell, Comparison, Figure, Result
+
+
+@dataclass(frozen=True)
+class _Place:
+    attack: str
+    eps_255: float
+
+
+def show(result: Result) -> None:
+    """Print the result as data: each pair of models side by side, then models without a partner."""
+    compared = {(row.model, row.twin): None for row in result.comparisons}
+    paired = {name for pair in compared for name in pair}
+    names = [str(model["name"]) for model in result.models]
+    groups = [*compared, *((name,) for name in names if name not in paired)]
+    for group in groups:
+        _show_group(result, group)
+
+
+def _show_group(result: Result, group: tuple[str, ...]) -> None:
+    cells = {(cell.model, _Place(cell.attack, cell.eps_255)): cell for cell in result.cells}
+    differences = {
+        _Place(row.attack, row.eps_255): row
+        for row in result.comparisons
+        if (row.model, row.twin) == (*group, "")[:2]
+    }
+    columns = ["attack, /255", *(f"{_short(name)} %" for name in group)]
+    if len(group) == 2:
+        columns += ["difference", "p"]
+    rows = []
+    for model, place in cells:
+        if model != group[0]:
+            continue
+        row = [_label(cells[model, place]), *(_accuracy(cells[name, place]) for name in group)]
+        if len(group) == 2:
+            row += _difference(differences.get(place))
+        rows.append(row)
+    title = f"{' and '.join(group)} on {result.settings['dataset']}, n = {result.settings['n']}"
+    _output.table(title, columns, rows, caption=_caption(result, group))
+
+
+def _short(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].partition(".")[0]
+
+
+def _label(cell: Cell) -> str:
+    if cell.attack == "clean":
+        return "clean"
+    return f"{cell.attack} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
+
+
+def _accuracy(cell: Cell) -> str:
+    return "refused" if cell.accuracy is None else _interval(cell.accuracy)
+
+
+def _interval(figure: Figure, sign: str = "") -> str:
+    return f"{figure.value:{sign}.1f} [{figure.low:{sign}.1f}, {figure.high:{sign}.1f}]"
+
+
+def _difference(row: Comparison | None) -> list[str]:
+    if row is None:
+        return ["-", "-"]
+    p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "<0.001"
+    return [_interval(row.difference, "+"), p]
+
+
+def _caption(result: Result, group: tuple[str, ...]) -> str:
+    settings = result.settings
+    attacks: Mapping[str, Mapping[str, Any]] = {
+        entry["attack"]: entry["settings"] for entry in settings["attacks"]
+    }
+    described = [f"{name} ({_plain(options)})" if options else name for name, options in attacks.items()]
+    models = [model for model in result.models if model["name"] in group]
+    steps = sorted({str(model["timesteps"]) for model in models})
+    surrogates = sorted({str(model["attack_surrogate"] or "none (exact gradient)") for model in models})
+    lines = [
+        f"First {settings['n']} test images, seed {settings['seed']}, T = {'/'.join(steps)}; "
+        f"{', '.join(described)}; gradient through surrogate: {'; '.join(surrogates)}.",
+        "Accuracy without and with attack, 95 % Wilson interval; an image counts under attack only if it is "
+        "right without.",
+    ]
+    if len(group) == 2:
+        lines.append(
+            f"difference: {_short(group[0])} minus {_short(group[1])} in percentage points, paired, 95 % "
+            f"Tango interval; p: exact McNemar, Holm over {len(result.comparisons)} comparisons."
+        )
+    return "\n".join(lines)
+
+
+def _plain(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items())

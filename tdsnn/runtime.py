@@ -1,0 +1,116 @@
+"""Device choice, determinism, and the record of what a number was computed with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdsnn.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda")
+PACKAGES = ("tdsnn-zoo", "torch", "spikingjelly", "numpy", "scipy", "safetensors", "datasets")
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:0``, ..., or ``auto`` (CUDA if there is one).
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    cuda = ["cuda", *(f"cuda:{index}" for index in range(available))] if available else []
+    if name in ("cpu", *cuda):
+        return torch.device(name)
+    if name.startswith("cuda"):
+        raise UsageError(
+            f"The device '{name}' is not on this machine, which has {available} CUDA devices.",
+            hint="Use --device cpu, or leave --device out.",
+        )
+    raise UsageError(f"There is no device called '{name}'; known: {', '.join(DEVICES)} and cuda:INDEX.")
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Full-precision, reproducible cuDNN kernels inside the block; afterwards the settings are as found."""
+    matmul = torch.backends.cuda.matmul
+    tf32 = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = tf32
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a number was computed with: versions, device, threads, platform, and the code's commit."""
+    return {**machine(device), "code": git_state()}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The part of the environment that can change a number in its last digits."""
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_state(folder: Path = _PACKAGE) -> dict[str, Any] | None:
+    """Commit (40 hex) and whether tracked files differ from it; None outside a checkout of the project."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        # A wheel installed below somebody's own checkout is not under version control there.
+        _git(folder, "ls-files", "--error-unmatch", "errors.py")
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def code_digest(*, parts: Iterable[str], extra: Iterable[Path] = ()) -> str:
+    """sha256 over the source files of parts of the package and over extra files (plug-ins from outside).
+
+    Args:
+        parts: names in the package, either folders (all modules below them) or modules (``"stats.py"``).
+    """
+    files: set[Path] = set(extra)
+    for part in parts:
+        path = _PACKAGE / part
+        files |= set(path.rglob("*.py")) if path.is_dir() else {path}
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    # The package's own repository, whatever GIT_DIR a surrounding hook may have set.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, env=clean
+    )
+    return done.stdout.strip()

@@ -1,0 +1,163 @@
+"""Intervals and tests for accuracies measured on the same images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import binom, norm
+
+from tdsnn.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, in the unit of the estimate."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Accuracy of A minus accuracy of B on the same n images."""
+
+    difference: float
+    """Fraction, -1 to 1."""
+    interval: Interval
+    p_value: float
+    """Exact McNemar test, two-sided, not corrected for multiple comparisons."""
+    n: int
+    only_a: int
+    """Images that A alone gets right."""
+    only_b: int
+
+
+def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Score interval of a proportion, as fractions (Wilson, 1927, doi:10.1080/01621459.1927.10502953).
+
+    Raises:
+        UsageError: ``n`` below 1, or ``successes`` outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise UsageError(f"A proportion needs n >= 1 and 0 <= successes <= n, not {successes} of {n}.")
+    z = _z(confidence)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # The bounds at 0 and n are exact; rounding would leave them a hair inside.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return Interval(low, high)
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that both counts of discordant pairs come from a fair coin.
+
+    Twice the smaller binomial tail, at most 1 (McNemar, 1947, doi:10.1007/BF02295996); 1 without any
+    discordant pair.
+
+    Raises:
+        UsageError: a negative count.
+    """
+    if min(only_a, only_b) < 0:
+        raise UsageError(f"Counts of discordant pairs cannot be negative: {only_a}, {only_b}.")
+    return min(1.0, 2 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def tango(only_a: int, only_b: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Score interval of the difference of two paired proportions, as fractions.
+
+    Inverts the score test of Tango (1998, Statistics in Medicine 17(8), 891-908), which keeps its coverage
+    with few discordant pairs, where the Wald interval collapses.
+
+    Args:
+        only_a, only_b: pairs in which A alone, or B alone, is right.
+        n: all pairs.
+
+    Raises:
+        UsageError: ``n`` below 1, a negative count, or more discordant pairs than pairs.
+    """
+    if n < 1 or min(only_a, only_b) < 0 or only_a + only_b > n:
+        raise UsageError(
+            f"Paired proportions need n >= 1 and 0 <= only_a + only_b <= n, not {only_a} + {only_b} of {n}."
+        )
+    z = _z(confidence)
+    estimate = (only_a - only_b) / n
+    edge = 1 - 1e-12
+
+    def above(delta: float) -> float:
+        return _tango_score(delta, only_a, only_b, n) - z
+
+    def below(delta: float) -> float:
+        return _tango_score(delta, only_a, only_b, n) + z
+
+    low = -1.0 if only_b == n else float(brentq(above, -edge, estimate))
+    high = 1.0 if only_a == n else float(brentq(below, estimate, edge))
+    return Interval(low, high)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> PairedDifference:
+    """Compare two models on the same images.
+
+    Args:
+        a, b: (n,) bool, whether each model is right on each image.
+
+    Raises:
+        UsageError: the arrays are empty or differ in length.
+    """
+    right_a, right_b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if right_a.shape != right_b.shape or right_a.ndim != 1 or not right_a.size:
+        raise UsageError(
+            f"A paired comparison needs two equally long rows of verdicts, not shapes {right_a.shape} "
+            f"and {right_b.shape}."
+        )
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return PairedDifference(
+        difference=(only_a - only_b) / right_a.size,
+        interval=tango(only_a, only_b, right_a.size, confidence=confidence),
+        p_value=mcnemar_exact(only_a, only_b),
+        n=right_a.size,
+        only_a=only_a,
+        only_b=only_b,
+    )
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Holm's step-down adjusted p-values, in the given order (Holm, 1979, jstor:4615733).
+
+    Raises:
+        UsageError: a value outside [0, 1].
+    """
+    if any(not 0 <= p <= 1 for p in p_values):
+        raise UsageError(f"p-values must lie in [0, 1]: {list(p_values)}.")
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return tuple(adjusted)
+
+
+def _z(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise UsageError(f"A confidence level lies between 0 and 1, not {confidence:g}.")
+    return float(norm.ppf((1 + confidence) / 2))
+
+
+def _tango_score(delta: float, only_a: int, only_b: int, n: int) -> float:
+    """Score statistic of the hypothesis that the true difference is ``delta``."""
+    # Maximum-likelihood probability of "B alone is right" under the hypothesis: the larger quadratic root.
+    quadratic = 2 * n
+    linear = -only_a - only_b + (2 * n - only_a + only_b) * delta
+    constant = -only_b * delta * (1 - delta)
+    root = (math.sqrt(max(0.0, linear**2 - 4 * quadratic * constant)) - linear) / (2 * quadratic)
+    variance = n * (2 * root + delta * (1 - delta))
+    offset = only_a - only_b - n * delta
+    if variance <= 0:
+        return 0.0 if offset == 0 else math.copysign(math.inf, offset)
+    return offset / math.sqrt(variance)

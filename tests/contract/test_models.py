@@ -1,0 +1,136 @@
+"""Every registered architecture keeps the model contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tdsnn.errors import UsageError
+from tdsnn.models._base import MODELS, Model, record, sheet_shapes
+
+SMALL = {"width": 4, "num_classes": 7, "in_channels": 2, "mean": [0.4, 0.5], "std": [0.2, 0.3]}
+
+
+@pytest.fixture(params=MODELS.names())
+def model(request: pytest.FixtureRequest) -> Model:
+    torch.manual_seed(0)
+    built = MODELS.load(request.param)(**SMALL)
+    # Running statistics of real activity; with the initial ones a random network hardly fires.
+    built.train()
+    with torch.no_grad():
+        for _ in range(5):
+            built(torch.rand(16, 2, 16, 16))
+    return built.eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(9, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_logits_are_the_mean_over_time(model: Model, images: torch.Tensor) -> None:
+    steps = model.logits_over_time(images)
+    assert steps.shape == (model.timesteps, 9, 7)
+    torch.testing.assert_close(model(images), steps.mean(0))
+
+
+def test_nothing_is_remembered_between_calls(model: Model, images: torch.Tensor) -> None:
+    first = model(images)
+    model(images.flip(0)[:4])
+    assert torch.equal(model(images), first)
+
+
+def test_order_and_size_of_the_batch_do_not_matter(model: Model, images: torch.Tensor) -> None:
+    whole = model(images)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(model(images[order]), whole[order])
+    torch.testing.assert_close(torch.cat([model(images[:2]), model(images[2:])]), whole)
+
+
+def test_timesteps_can_be_chosen(model: Model, images: torch.Tensor) -> None:
+    assert model.logits_over_time(images, timesteps=3).shape[0] == 3
+    # The first steps of a longer run are the run of fewer steps: nothing looks ahead.
+    torch.testing.assert_close(model.logits_over_time(images, 3)[:2], model.logits_over_time(images, 2))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.rand(2, 2, 16), torch.rand(2, 3, 16, 16), torch.zeros(2, 2, 16, 16, dtype=torch.uint8)],
+    ids=["three dimensions", "channels", "integers"],
+)
+def test_wrong_images_are_refused(model: Model, bad: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="takes float images"):
+        model(bad)
+
+
+def test_no_steps_are_refused(model: Model, images: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        model(images, timesteps=0)
+
+
+def test_sheet_layers_are_recorded_over_time(model: Model, images: torch.Tensor) -> None:
+    assert len(model.sheet_layers) == 8
+    with record(model, model.sheet_layers) as outputs:
+        model(images)
+    shapes = sheet_shapes(model, height=16, width=16)
+    for layer in model.sheet_layers:
+        assert tuple(outputs[layer].shape) == (model.timesteps, 9, *shapes[layer])
+    with record(model, []) as outputs:
+        model(images)
+    assert not outputs
+
+
+def test_spiking_layers_put_out_spikes(model: Model, images: torch.Tensor) -> None:
+    with record(model, model.sheet_layers) as outputs:
+        model(images)
+    spikes = torch.cat([output.flatten() for output in outputs.values()])
+    binary = bool(((spikes == 0) | (spikes == 1)).all())
+    assert binary == (model.timesteps > 1)
+    assert spikes.count_nonzero() > 0
+
+
+def test_unknown_layer_is_refused(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"layer1\.0"), record(model, ["layer1.O"]):
+        pass
+
+
+def test_arguments_rebuild_the_model(model: Model) -> None:
+    again = MODELS.load(model.architecture)(**model.arguments)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    assert again.arguments == model.arguments
+
+
+def test_every_parameter_gets_a_gradient(model: Model, images: torch.Tensor) -> None:
+    model.train()
+    torch.nn.functional.cross_entropy(model(images), torch.arange(9) % 7).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_parameter_count_of_the_published_size(name: str) -> None:
+    assert sum(p.numel() for p in MODELS.load(name)().parameters()) == 11_173_962
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "width must be at least 1"),
+        ({"stem": "vgg"}, "stem 'vgg'"),
+        ({"mean": [0.5]}, "mean and std need 2 values"),
+        ({"std": [0.2, 0.0]}, "std above 0"),
+    ],
+)
+@pytest.mark.parametrize("name", MODELS.names())
+def test_wrong_arguments_are_refused(name: str, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        MODELS.load(name)(**{**SMALL, **change})
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_imagenet_stem_reduces_fourfold(name: str) -> None:
+    model = MODELS.load(name)(**SMALL, stem="imagenet")
+    assert sheet_shapes(model, height=64, width=64)["layer1.0"] == (4, 16, 16)

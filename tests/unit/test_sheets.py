@@ -1,0 +1,89 @@
+"""Cortical sheets and neighbourhoods."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.topography.clusters import sample_clusters
+from tdsnn.topography.sheets import CorticalSheet, build_sheets, neighbourhood_mm
+
+
+@pytest.mark.parametrize(
+    ("size", "height", "published"),
+    [(2.4, 56, 0.0475), (36.75, 28, 1.626), (35.0, 14, 3.977), (22.4, 14, 2.545), (70.0, 7, 31.818)],
+)
+def test_neighbourhood_rule_gives_the_published_widths(size: float, height: int, published: float) -> None:
+    assert neighbourhood_mm(size, height=height, first_height=56) == pytest.approx(published, abs=6e-4)
+
+
+def test_sheets_are_seeded_per_layer() -> None:
+    shapes, sizes = {"a": (3, 8, 8), "b": (6, 4, 4)}, {"a": 2.4, "b": 70.0, "c": 1.0}
+    first, again = build_sheets(shapes, sizes, seed=1), build_sheets(shapes, sizes, seed=1)
+    assert torch.equal(first["b"].positions, again["b"].positions)
+    assert not torch.equal(first["a"].positions, build_sheets(shapes, sizes, seed=2)["a"].positions)
+    more = build_sheets({**shapes, "c": (2, 2, 2)}, sizes, seed=1)
+    assert torch.equal(first["b"].positions, more["b"].positions)
+
+
+def test_positions_follow_the_image() -> None:
+    """Row and column of a unit order its y and x coordinate, up to one neighbourhood and the jitter."""
+    sheet = build_sheets({"a": (16, 8, 8)}, {"a": 36.75}, seed=0)["a"]
+    x, y = sheet.positions.view(16, 8, 8, 2).mean(0).unbind(-1)
+    assert (x.mean(0).diff() > 0).all()
+    assert (y.mean(1).diff() > 0).all()
+    assert x.mean(1).std() < 1
+    assert sheet.positions.min() > -1e-3
+    assert sheet.positions.max() < 36.75 + 1e-3
+
+
+def test_metadata_rebuilds_the_sheet() -> None:
+    sheet = build_sheets({"a": (3, 4, 4)}, {"a": 5.0}, seed=7)["a"]
+    again = CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions)
+    assert again.metadata() == sheet.metadata()
+
+
+def test_wrong_positions_are_refused() -> None:
+    sheet = build_sheets({"a": (3, 4, 4)}, {"a": 5.0}, seed=7)["a"]
+    with pytest.raises(IntegrityError, match=r"\(48, 2\)"):
+        CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions[:-1])
+    with pytest.raises(IntegrityError, match="finite"):
+        CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions * float("nan"))
+
+
+def test_missing_size_is_refused() -> None:
+    with pytest.raises(UsageError, match="No sheet size"):
+        build_sheets({"a": (3, 4, 4)}, {}, seed=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(units=st.integers(5, 60), seed=st.integers(0, 1000))
+def test_clusters_are_neighbourhoods(units: int, seed: int) -> None:
+    sheet = build_sheets({"a": (8, 8, 8)}, {"a": 36.75}, seed=seed)["a"]
+    clusters = sample_clusters(sheet, count=6, units=units, generator=torch.Generator().manual_seed(seed))
+    assert clusters.units.shape == (6, units)
+    for row, near in zip(clusters.units, clusters.proximity, strict=True):
+        assert row.unique().numel() == units
+        placed = sheet.positions[row]
+        expected = 1 / (1 + (placed[:, None] - placed[None]).norm(dim=-1))
+        torch.testing.assert_close(near, expected, atol=1e-3, rtol=1e-3)
+        inside = sheet.positions.ge(placed.amin(0)) & sheet.positions.le(placed.amax(0))
+        side = float((placed.amax(0) - placed.amin(0)).max())
+        # Either a sample of one w x w square, or every unit of the larger square that was needed.
+        assert side <= sheet.neighbourhood_mm + 1e-4 or inside.all(1).sum() <= 2 * units
+
+
+def test_a_small_sheet_gives_all_its_units() -> None:
+    sheet = build_sheets({"a": (2, 4, 4)}, {"a": 5.0}, seed=0)["a"]
+    clusters = sample_clusters(sheet, count=1, units=500, generator=torch.Generator())
+    assert sorted(clusters.units[0].tolist()) == list(range(32))
+
+
+@pytest.mark.parametrize(("count", "units"), [(0, 10), (3, 4)])
+def test_empty_clusters_are_refused(count: int, units: int) -> None:
+    sheet = build_sheets({"a": (2, 4, 4)}, {"a": 5.0}, seed=0)["a"]
+    with pytest.raises(UsageError, match="at least 5 units"):
+        sample_clusters(sheet, count=count, units=units, generator=torch.Generator())
