@@ -1,4 +1,4 @@
-"""The exception family. Each class owns its exit code; each message is one sentence, each hint a next step."""
+"""The exception family. Each class owns its exit code; a message is one sentence."""
 
 from __future__ import annotations
 

@@ -40,8 +40,11 @@ class Loaded:
     dataset: str
 
 
-def load_subjects(names: Sequence[str], *, device: torch.device) -> Loaded:
+def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool = False) -> Loaded:
     """Load zoo entries and checkpoint folders.
+
+    Args:
+        compiled: whether spiking layers on CPU run through ``torch.compile``, which pays for long runs.
 
     Raises:
         UsageError: unknown name, or models of different datasets.
@@ -55,10 +58,13 @@ def load_subjects(names: Sequence[str], *, device: torch.device) -> Loaded:
         if not _is_path(name):
             entry = manifest.resolve(name)
             twin = entry.twin if entry.topographic else None
+        model = zoo.load(name, device=str(device))
+        if compiled and device.type == "cpu":
+            model.compile_neurons()
         subjects.append(
             Subject(
                 name=name,
-                model=zoo.load(name, device=str(device)),
+                model=model,
                 checkpoint_sha256=sha256_of(location.folder / weights.WEIGHTS_FILE),
                 source=location.source,
                 twin=twin,

@@ -17,8 +17,12 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on the current stdout (data) or stderr (messages)."""
-    return Console(stderr=stderr, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """A console on the current stdout (data) or stderr (messages).
+
+    Off a terminal lines keep their length: a pipe or a log has no width to fit.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
 
 
 def note(text: str) -> None:
@@ -43,7 +47,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     """Print a table as data. The first column is left-aligned, the others right-aligned."""
     grid = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        grid.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         grid.add_row(*row)
     console().print(grid)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODELS = ("tsresnet18",)
 DEFAULT_ATTACKS = ("pgd",)
+_COMPILE_FROM = 1000
+"""Attacked images from which on compiling the spiking layers takes less time than it saves."""
 
 # The registry of tdsnn.attacks itself would import torch, which --help must not.
 _KNOWN_ATTACKS = ", ".join(Registry[object]("attack", "tdsnn.attacks", "tdsnn-zoo bench --help").names())
@@ -180,7 +182,10 @@ def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
     strikes = make_strikes(request.attacks, eps_255=request.eps_255, steps=request.steps)
     device = choose_device(request.device)
     names = with_twins(request.models)
-    loaded = load_subjects(names, device=device)
+    work = request.n * len(strikes) * len(names)
+    if work >= _COMPILE_FROM:
+        _output.note("Preparing compiled spiking layers (about 20 s the first time) ...")
+    loaded = load_subjects(names, device=device, compiled=work >= _COMPILE_FROM)
     plan = Plan(
         dataset=loaded.dataset,
         split=load_split(loaded.dataset, "test"),

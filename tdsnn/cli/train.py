@@ -43,7 +43,13 @@ def command(
         changed.append(f"epochs={epochs}")
     watcher = _Lines()
     outcome = train(
-        name, settings=changed, resume=resume, device=device, run_dir=run_dir, watcher=watcher, note=_output.note
+        name,
+        settings=changed,
+        resume=resume,
+        device=device,
+        run_dir=run_dir,
+        watcher=watcher,
+        note=_output.note,
     )
     if outcome is None:
         return

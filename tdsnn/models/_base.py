@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
-from tdsnn.models._neurons import LIF
+from tdsnn.models._neurons import LIF, can_compile
 from tdsnn.registry import Registry, suggest
 from tdsnn.topography.sheets import CorticalSheet
 
@@ -68,7 +68,7 @@ class Model(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, timesteps: int | None = None) -> Tensor:
-        """Logits (N, K) of images (N, C, H, W) in [0, 1], averaged over ``timesteps`` (default: the model's T)."""
+        """Logits (N, K) of images (N, C, H, W) in [0, 1], the mean over ``timesteps`` (default T)."""
         return self.logits_over_time(x, timesteps).mean(0)
 
     def logits_over_time(self, x: Tensor, timesteps: int | None = None) -> Tensor:
@@ -86,11 +86,17 @@ class Model(nn.Module, ABC):
             )
         return self.unroll((x - self.mean) / self.std, steps)
 
-    def compile_neurons(self) -> None:
-        """Let spiking layers run through ``torch.compile`` on CPU (once about 20 s, then cached)."""
-        for module in self.modules():
-            if isinstance(module, LIF):
-                module.compiled = True
+    def compile_neurons(self) -> bool:
+        """Let spiking layers run through ``torch.compile`` on CPU; once about 20 s, cached afterwards.
+
+        Returns:
+            Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
+        """
+        layers = [module for module in self.modules() if isinstance(module, LIF)]
+        compiled = all(can_compile(neuron) for neuron in {layer.neuron for layer in layers})
+        for layer in layers:
+            layer.compiled = compiled
+        return compiled
 
     @abstractmethod
     def unroll(self, x: Tensor, timesteps: int) -> Tensor:

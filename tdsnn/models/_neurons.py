@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 
-
-_PIECE = 1 << 14
-"""Neurons per piece of the eager path: 64 KiB in fp32, so that its temporaries stay in the cache."""
+_PIECE = 1 << 16
+"""Neurons per piece of the eager path: 256 KiB in fp32, so that its temporaries stay in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ class LIF(nn.Module):
     def forward(self, current_TN: Tensor) -> Tensor:
         if current_TN.is_cuda:
             return _spikingjelly(current_TN, self.neuron)
-        spikes: Tensor = _SequenceLIF.apply(current_TN, self.neuron, self.compiled)  # type: ignore[no-untyped-call]
+        spikes: Tensor = _SequenceLIF.apply(current_TN, self.neuron, self.compiled)
         return spikes
 
     def extra_repr(self) -> str:
@@ -97,15 +96,17 @@ def _charge(current: Tensor, v: Tensor | float, neuron: Neuron) -> Tensor:
     """Membrane potential before firing (fp32), in SpikingJelly's order of operations."""
     rest = neuron.v_reset or 0.0
     current = current.float()
+    drift = v - rest if rest else v
     if neuron.decay_input:
-        return v + (current - (v - rest)) / neuron.tau
-    return v - (v - rest) / neuron.tau + current
+        return v + (current - drift) / neuron.tau
+    return v - drift / neuron.tau + current
 
 
 def _reset(h: Tensor, spike: Tensor, neuron: Neuron) -> Tensor:
+    """Membrane potential after firing; ``spike`` is boolean."""
     if neuron.v_reset is None:
-        return h - spike * neuron.v_threshold
-    return (1.0 - spike) * h + spike * neuron.v_reset
+        return torch.where(spike, h - neuron.v_threshold, h)
+    return h.masked_fill(spike, neuron.v_reset)
 
 
 class _SequenceLIF(torch.autograd.Function):
@@ -133,22 +134,35 @@ def _elementwise(
     stay in the cache; the compiled one needs a single kernel for all sizes.
     """
     first = tensors[0]
-    order = sorted(range(1, first.ndim), key=lambda axis: -first.stride(axis))
+    order = sorted(range(1, first.ndim), key=lambda axis: first.stride(axis), reverse=True)
     flat = [tensor.permute(0, *order).flatten(1) for tensor in tensors]
     if compiled:
         out = _compiled(function, neuron)(*flat)
     else:
         out = torch.empty_like(flat[0], memory_format=torch.contiguous_format)
-        for piece, *inputs in zip(out.split(_PIECE, 1), *(t.split(_PIECE, 1) for t in flat), strict=True):
-            piece.copy_(function(*inputs, neuron=neuron))
+        for start in range(0, out.shape[1], _PIECE):
+            piece = slice(start, start + _PIECE)
+            out[:, piece] = function(*(tensor[:, piece] for tensor in flat), neuron=neuron)
     sizes = [first.shape[axis] for axis in order]
     inverse = [order.index(axis) + 1 for axis in range(1, first.ndim)]
-    return out.unflatten(1, sizes).permute(0, *inverse)
+    return out.view(-1, *sizes).permute(0, *inverse)
 
 
 @cache
 def _compiled(function: Callable[..., Tensor], neuron: Neuron) -> Callable[..., Tensor]:
     return torch.compile(partial(function, neuron=neuron), dynamic=True)
+
+
+@cache
+def can_compile(neuron: Neuron) -> bool:
+    """Whether the compiled path works here; trying it is also what compiles it."""
+    current = torch.zeros(4, 256, requires_grad=True)
+    try:
+        spikes: Tensor = _SequenceLIF.apply(current, neuron, True)
+        spikes.sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError:  # what Inductor raises without a working compiler
+        return False
+    return True
 
 
 def _fire_sequence(current_TM: Tensor, *, neuron: Neuron) -> Tensor:
@@ -157,10 +171,10 @@ def _fire_sequence(current_TM: Tensor, *, neuron: Neuron) -> Tensor:
     spikes = []
     for current in current_TM.unbind(0):
         h = _charge(current, v, neuron)
-        spike = (h >= neuron.v_threshold).float()
+        spike = h >= neuron.v_threshold
         v = _reset(h, spike, neuron)
-        spikes.append(spike)
-    return torch.stack(spikes).to(current_TM.dtype)
+        spikes.append(spike.to(current_TM.dtype))
+    return torch.stack(spikes)
 
 
 def _backward_sequence(current_TM: Tensor, grad_TM: Tensor, *, neuron: Neuron) -> Tensor:
@@ -169,7 +183,7 @@ def _backward_sequence(current_TM: Tensor, grad_TM: Tensor, *, neuron: Neuron) -
     charges = []
     for current in current_TM.unbind(0):
         h = _charge(current, v, neuron)
-        v = _reset(h, (h >= neuron.v_threshold).float(), neuron)
+        v = _reset(h, h >= neuron.v_threshold, neuron)
         charges.append(h)
     leak = 1.0 - 1.0 / neuron.tau
     gain = 1.0 / neuron.tau if neuron.decay_input else 1.0
@@ -190,5 +204,6 @@ def _backward_fire(h: Tensor, grad_spike: Tensor, grad_v: Tensor | float, neuron
     if not neuron.detach_reset:
         drop = -neuron.v_threshold if neuron.v_reset is None else neuron.v_reset - h
         grad_spike = grad_spike + grad_v * drop
-    kept = grad_v if neuron.v_reset is None else grad_v * (above < 0).float()
-    return grad_spike * surrogate + kept
+    if isinstance(grad_v, Tensor) and neuron.v_reset is not None:
+        grad_v = grad_v.masked_fill(above >= 0, 0.0)
+    return grad_spike * surrogate + grad_v

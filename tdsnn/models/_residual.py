@@ -97,7 +97,9 @@ class ResNet18(Model):
             sheet_sizes_mm=SHEET_SIZES_MM,
         )
         large = stem == "imagenet"
-        self.conv1 = nn.Conv2d(in_channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = activation()
         self.pool: nn.Module = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
@@ -117,7 +119,8 @@ class ResNet18(Model):
         """Spikes (T, N, C, H, W) of the first layer. The image is constant, so its convolution runs once."""
         current = self.bn1(self.conv1(x))
         spikes = self.act1(current.unsqueeze(0).expand(timesteps, *current.shape))
-        return self.pool(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+        pooled: Tensor = self.pool(spikes.flatten(0, 1))
+        return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
 
     def unroll(self, x: Tensor, timesteps: int) -> Tensor:
         x_TNCHW = self.stem(x, timesteps)

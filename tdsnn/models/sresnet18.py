@@ -31,6 +31,7 @@ def sresnet18(
         mean, std: input normalisation per channel, in units of [0, 1] pixels.
         neuron: fields of :class:`~tdsnn.models._neurons.Neuron`; the rest keep their defaults.
     """
+    spec = Neuron(**(neuron or {}))
     arguments = {
         "width": width,
         "timesteps": timesteps,
@@ -41,7 +42,6 @@ def sresnet18(
         "std": list(std),
         "neuron": dict(neuron or {}),
     }
-    spec = Neuron(**arguments["neuron"])
     return ResNet18(
         architecture="sresnet18",
         arguments=arguments,

@@ -27,9 +27,7 @@ class Clusters:
     proximity: Tensor
 
 
-def sample_clusters(
-    sheet: CorticalSheet, *, count: int, units: int, generator: torch.Generator
-) -> Clusters:
+def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: torch.Generator) -> Clusters:
     """Draw neighbourhood squares at random places of the sheet.
 
     Each holds the same number of units so that all of them go through one batched product: if the square of

@@ -87,7 +87,9 @@ class CorticalSheet:
             first_height: H of the first sheet of the network; sets the overlap of this one.
         """
         if size_mm <= 0 or min(shape) < 1:
-            raise UsageError(f"The sheet of {layer} needs a positive size and shape, not {size_mm} and {shape}.")
+            raise UsageError(
+                f"The sheet of {layer} needs a positive size and shape, not {size_mm} and {shape}."
+            )
         channels, height, width = shape
         square = neighbourhood_mm(size_mm, height=height, first_height=first_height)
         generator = torch.Generator().manual_seed(_layer_seed(seed, layer))

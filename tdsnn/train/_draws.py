@@ -20,4 +20,4 @@ def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
 def batches(seed: int, epoch: int, *, samples: int, batch_size: int) -> tuple[Tensor, ...]:
     """Indices of each full batch of an epoch, in an order of its own."""
     order = torch.randperm(samples, generator=generator(seed, "order", epoch))
-    return order[: samples - samples % batch_size].split(batch_size)
+    return order[: samples - samples % batch_size].view(-1, batch_size).unbind(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ from tdsnn import zoo
 from tdsnn.data._augment import augment
 from tdsnn.data._base import Split
 from tdsnn.models._base import MODELS, Model, record, sheet_shapes
-from tdsnn.runtime import environment
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss
 from tdsnn.topography.sheets import build_sheets
 from tdsnn.train._draws import batches, generator
@@ -49,6 +48,23 @@ class Position:
     step: int = 0
 
 
+class _Meter:
+    """Sums of what an epoch's steps reported, since it began or was resumed."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.steps = 0
+        self.sums: dict[str, float] = {}
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        self.steps += 1
+        for key, value in parts.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+
+    def means(self) -> dict[str, float]:
+        return {key: total / self.steps for key, total in self.sums.items()}
+
+
 class Trainer:
     """Trains one manifest in one folder.
 
@@ -65,17 +81,21 @@ class Trainer:
         self.manifest, self.folder, self.train, self.monitor = manifest, folder, train, monitor
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.position = Position()
+        self.meter = _Meter()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(self.model, manifest.recipe.ema_decay) if manifest.recipe.ema_decay else None
+        self.model.to(memory_format=torch.channels_last)
         if manifest.recipe.compile and self.accelerator.device.type == "cpu":
             self.model.compile_neurons()
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
-            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model.sheets, manifest.topography)
+            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(
+                self.model.sheets, manifest.topography
+            )
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, build_optimizer(self.model, manifest.recipe)
         )
+        # After ``prepare``, which moves the model to its device.
+        self.average = Average(self.model, manifest.recipe.ema_decay) if manifest.recipe.ema_decay else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,9 +109,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
         if self.average is not None:
-            self.average.values, self.average.steps = state["average"], state["average_steps"]
-        if self.average is not None:
-            self.average.values = {k: v.to(self.accelerator.device) for k, v in self.average.values.items()}
+            device = self.accelerator.device
+            self.average.values = {key: value.to(device) for key, value in state["average"].items()}
+            self.average.steps = state["average_steps"]
 
     def run(self, watcher: Watcher, *, stop_after: int | None = None) -> None:
         """Train to the recipe's last epoch, or for ``stop_after`` steps of this call.
@@ -138,26 +158,24 @@ class Trainer:
             state |= {"average": self.average.values, "average_steps": self.average.steps}
         save_state(self.folder, state)
 
-    def _epoch(self) -> Any:
+    def _epoch(self) -> Iterator[dict[str, Any]]:
         """Steps left in the current epoch; yields a log line after each."""
         recipe = self.manifest.recipe
         self.wrapped.train()
         plan = batches(
             recipe.seed, self.position.epoch, samples=len(self.train.labels), batch_size=recipe.batch_size
         )
-        self.started, self.sums, self.counted = time.perf_counter(), {}, 0
+        self.meter = _Meter()
         for step in range(self.position.step, len(plan)):
             parts = self._step(plan[step], epoch=self.position.epoch, step=step)
             self.position.step = step + 1
-            self.counted += 1
-            for key, value in parts.items():
-                self.sums[key] = self.sums.get(key, torch.zeros(())) + value.cpu()
+            self.meter.add(parts)
             yield self._line()
 
     def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
         recipe, topography = self.manifest.recipe, self.manifest.topography
         epochs_done = epoch + step / self.steps_per_epoch
-        self.lr = set_lr(self.optimizer, recipe, epochs_done)
+        set_lr(self.optimizer, recipe, epochs_done)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = chosen[rank::world].numpy()
         images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))
@@ -168,7 +186,9 @@ class Trainer:
             parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
             if self.spatial:
                 ramp = min(1.0, epochs_done / topography.warmup_epochs) if topography.warmup_epochs else 1.0
-                spatial, logged = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
+                spatial, logged = self.spatial(
+                    outputs, generator=generator(recipe.seed, "clusters", epoch, step)
+                )
                 loss = loss + ramp * spatial
                 parts |= logged
         self.optimizer.zero_grad(set_to_none=True)
@@ -185,23 +205,30 @@ class Trainer:
             torch.from_numpy(self.train.images[indices]), self.manifest.recipe.augmentation, generator=draws
         )
         device = self.accelerator.device
-        x = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
+        x = (
+            images.to(device, non_blocking=True)
+            .float()
+            .div_(255)
+            .contiguous(memory_format=torch.channels_last)
+        )
         return x, torch.from_numpy(self.train.labels[indices]).to(device)
 
     def _line(self) -> dict[str, Any]:
-        seconds = time.perf_counter() - self.started
+        line = {"epoch": self.position.epoch, "step": self.position.step}
+        if not self.meter.steps:  # resumed at the very end of an epoch
+            return line
+        pace = (time.perf_counter() - self.meter.started) / self.meter.steps
         left = (self.manifest.recipe.epochs - self.position.epoch) * self.steps_per_epoch - self.position.step
         return {
-            "epoch": self.position.epoch,
-            "step": self.position.step,
-            **{key: float(value) / self.counted for key, value in self.sums.items()},
-            "lr": self.lr,
-            "images_per_second": self.counted * self.manifest.recipe.batch_size / seconds,
-            "seconds_left": left * seconds / self.counted,
+            **line,
+            **self.meter.means(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": self.manifest.recipe.batch_size / pace,
+            "seconds_left": left * pace,
         }
 
     def _close_epoch(self, watcher: Watcher) -> None:
-        line = self._line() if self.counted else {"epoch": self.position.epoch}
+        line = self._line()
         line["monitor_accuracy"] = accuracy(
             self.model, self.monitor, device=self.accelerator.device, limit=_MONITOR_IMAGES
         )
@@ -239,5 +266,3 @@ def accuracy(model: Model, split: Split, *, device: torch.device, limit: int | N
         correct += int((model(x).argmax(1) == labels).sum())
     model.train(training)
     return correct / count
-
-

@@ -55,7 +55,9 @@ def override(manifest: Manifest, settings: Sequence[str]) -> Manifest:
         elif section in ("", "recipe"):
             recipe = _set(recipe, field, _value(text))
         else:
-            raise suggest(section, ("recipe", "topography", "model"), kind="section", command="tdsnn-zoo train -h")
+            raise suggest(
+                section, ("recipe", "topography", "model"), kind="section", command="tdsnn-zoo train -h"
+            )
     for record in (recipe, topography):
         _check(record)
     return dataclasses.replace(manifest, recipe=recipe, topography=topography, arguments=arguments)

@@ -66,7 +66,9 @@ def train(
     elif main:
         folder.mkdir(parents=True, exist_ok=True)
         write_settings(folder, manifest)
-    note(f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}")
+    note(
+        f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}"
+    )
     try:
         trainer.run(watcher)
     except KeyboardInterrupt as error:
@@ -77,7 +79,9 @@ def train(
         return None
     outcome = {
         "name": manifest.name,
-        "monitor_accuracy": loop.accuracy(trainer.final_model(), splits[1], device=trainer.accelerator.device),
+        "monitor_accuracy": loop.accuracy(
+            trainer.final_model(), splits[1], device=trainer.accelerator.device
+        ),
         "n": len(splits[1].labels),
         "data_digests": {"train": splits[0].digest, "test": splits[1].digest},
         "checkpoint": str(folder / loop.CHECKPOINT),

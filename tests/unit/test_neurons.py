@@ -99,7 +99,6 @@ def test_wrong_neurons_are_refused(wrong: dict[str, object]) -> None:
 def test_network_equals_spikingjelly() -> None:
     """Spikes of every block, logits, input and weight gradients, with copied weights, in training mode."""
     torch.manual_seed(0)
-    spec = Neuron()
     theirs = spiking_resnet.spiking_resnet18(
         spiking_neuron=neuron.LIFNode,
         surrogate_function=surrogate.ATan(),

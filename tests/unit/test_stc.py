@@ -36,7 +36,10 @@ def literal(spikes_TBN: torch.Tensor, proximity_NN: torch.Tensor, window: int) -
     varying = [i for i in range(units) if rates[:, i].var() > 0]
     active = [i for i in range(units) if s[:, :, i].any()]
     near = proximity_NN.double().numpy()
-    rate = [(np.corrcoef(rates[:, i], rates[:, j])[0, 1], near[i, j]) for i, j in itertools.combinations(varying, 2)]
+    rate = [
+        (np.corrcoef(rates[:, i], rates[:, j])[0, 1], near[i, j])
+        for i, j in itertools.combinations(varying, 2)
+    ]
     auto = {i: ccg(i, i) for i in active}
     timing = [
         (ccg(i, j) / math.sqrt(auto[i] * auto[j]), near[i, j]) for i, j in itertools.combinations(active, 2)
@@ -44,7 +47,9 @@ def literal(spikes_TBN: torch.Tensor, proximity_NN: torch.Tensor, window: int) -
     return tuple(float(np.corrcoef(np.array(pairs).T)[0, 1]) for pairs in (rate, timing))  # type: ignore[return-value]
 
 
-def cluster(units: int, *, trials: int, steps: int, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def cluster(
+    units: int, *, trials: int, steps: int, rate: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     draws = torch.Generator().manual_seed(seed)
     spikes = (torch.rand(2, steps, trials, units, generator=draws) < rate).float()
     positions = torch.rand(2, units, 2, generator=draws) * 3

@@ -70,9 +70,7 @@ class STC:
         masked = torch.cat([t.masked for t in layers]).mean()
         return loss, {"L_L": rate.detach(), "L_S": timing.detach(), "masked": masked.detach()}
 
-    def measure(
-        self, outputs: Mapping[str, Tensor], *, generator: torch.Generator
-    ) -> dict[str, STCTerms]:
+    def measure(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> dict[str, STCTerms]:
         """P(r, d) and P(r_CCG, d) of freshly drawn clusters, per layer."""
         spikes, proximity, sizes = [], [], []
         for layer, sheet in self.sheets.items():
@@ -127,7 +125,7 @@ def _ccg(spikes_GTBN: Tensor, window: int) -> Tensor:
     """
     steps, trials = spikes_GTBN.shape[1:3]
     lag = (torch.arange(steps)[:, None] - torch.arange(steps)[None]).abs()
-    kernel = torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(())).to(spikes_GTBN.device)
+    kernel = torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(())).to(spikes_GTBN)
     smoothed = (kernel @ spikes_GTBN.flatten(2)).view_as(spikes_GTBN)
     return spikes_GTBN.flatten(1, 2).transpose(1, 2) @ smoothed.flatten(1, 2) / trials
 

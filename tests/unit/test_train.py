@@ -1,0 +1,267 @@
+"""Training: settings, exact resume, damage, Ctrl-C, and two processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tdsnn.data._base import Split
+from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.manifest import resolve
+from tdsnn.train._draws import batches
+from tdsnn.train.loop import LOG, Trainer
+from tdsnn.train.optim import build_optimizer, set_lr
+from tdsnn.train.recipe import override
+from tdsnn.train.state import STATE, check_settings, load_state, write_settings
+from tdsnn.types import Manifest, Recipe
+from tdsnn.weights import read_checkpoint
+
+SMALL = ["model.width=4", "model.timesteps=3", "batch_size=8", "epochs=2", "precision=fp32", "compile=false"]
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def step(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    draws = np.random.default_rng(0)
+    labels = draws.integers(0, 2, 50)
+    images = draws.integers(0, 60, (50, 1, 16, 16), dtype=np.uint8)
+    images[labels == 1, :, :8] += 190
+    return Split(
+        images=images,
+        labels=labels.astype(np.int64),
+        classes=tuple("0123456789"),
+        digest="0" * 64,
+        pinned=False,
+        origin="made in the test",
+    )
+
+
+def small(*changes: str, name: str = "tsresnet18") -> Manifest:
+    return override(resolve(name), [*SMALL, "topography.cluster_units=8", "topography.clusters=2", *changes])
+
+
+def trainer(manifest: Manifest, folder: Path, split: Split) -> Trainer:
+    folder.mkdir(exist_ok=True)
+    return Trainer(manifest, folder=folder, train=split, monitor=split, device=torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("changes", [(), ("ema_decay=0.9", "optimizer=sgd", "clip_norm=1.0")])
+def test_resume_is_bit_equal(tmp_path: Path, split: Split, changes: tuple[str, ...]) -> None:
+    """5 + 7 steps, across the end of an epoch, give what 12 steps give."""
+    manifest = small("augmentation=['crop', 'flip']", *changes)
+    whole = trainer(manifest, tmp_path / "whole", split)
+    whole.run(Quiet())
+    first = trainer(manifest, tmp_path / "parts", split)
+    first.run(Quiet(), stop_after=5)
+    second = trainer(manifest, tmp_path / "parts", split)
+    second.resume()
+    assert vars(second.position) == {"epoch": 0, "step": 5}
+    second.run(Quiet())
+    one, two = whole.final_model().state_dict(), second.final_model().state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    states = load_state(tmp_path / "whole"), load_state(tmp_path / "parts")
+    assert str(states[0]["optimizer"]) == str(states[1]["optimizer"])
+
+
+def test_a_run_learns_logs_and_leaves_a_checkpoint(tmp_path: Path, split: Split) -> None:
+    quiet = Quiet()
+    run = trainer(small("epochs=6", "lr=0.02"), tmp_path, split)
+    run.run(quiet)
+    log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["epoch"] for line in log] == list(range(6))
+    assert log[-1]["task"] < 0.7 * log[0]["task"]
+    assert {"L_L", "L_S", "masked", "accuracy", "images_per_second", "lr"} <= log[0].keys()
+    assert quiet.lines[0]["seconds_left"] > 0
+    checkpoint = read_checkpoint(tmp_path / "checkpoint")
+    assert checkpoint.config.name == "tsresnet18.fashion_mnist"
+    assert len(checkpoint.positions) == 8
+
+
+def test_the_twin_sees_the_same_images_and_starts_equal(tmp_path: Path, split: Split) -> None:
+    one = trainer(small(), tmp_path / "one", split)
+    two = trainer(small(name="sresnet18"), tmp_path / "two", split)
+    for key, value in one.model.state_dict().items():
+        assert torch.equal(value, two.model.state_dict()[key])
+    for layer, sheet in one.model.sheets.items():
+        assert torch.equal(sheet.positions, two.model.sheets[layer].positions)
+    assert two.spatial is None
+    lines = Quiet(), Quiet()
+    one.run(lines[0], stop_after=1)
+    two.run(lines[1], stop_after=1)
+    # Without warm-up steps behind it the topographic weight is still zero, so the first loss is the same.
+    assert lines[0].lines[0]["task"] == lines[1].lines[0]["task"]
+
+
+def test_the_spatial_loss_changes_the_weights(tmp_path: Path, split: Split) -> None:
+    strong = ("topography.alpha=5", "topography.beta=5", "topography.warmup_epochs=0")
+    one = trainer(small(*strong), tmp_path / "one", split)
+    two = trainer(small(*strong, "topography.alpha=0", "topography.beta=0"), tmp_path / "two", split)
+    one.run(Quiet(), stop_after=2)
+    two.run(Quiet(), stop_after=2)
+    assert not torch.equal(one.model.conv1.weight, two.model.conv1.weight)
+
+
+def test_batches_cover_the_epoch_once_and_differ_between_epochs() -> None:
+    plan = batches(0, 0, samples=50, batch_size=8)
+    drawn = torch.cat(plan)
+    assert len(plan) == 6
+    assert drawn.unique().numel() == 48
+    assert not torch.equal(drawn, torch.cat(batches(0, 1, samples=50, batch_size=8)))
+    assert torch.equal(drawn, torch.cat(batches(0, 0, samples=50, batch_size=8)))
+
+
+def test_learning_rate_warms_up_and_ends_at_zero() -> None:
+    recipe = Recipe(lr=1.0, epochs=10, warmup_epochs=2.0)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe)
+    rates = [set_lr(optimizer, recipe, epoch) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
+    assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
+
+
+def test_biases_are_not_decayed() -> None:
+    groups = build_optimizer(torch.nn.Linear(3, 2), Recipe(weight_decay=0.1)).param_groups
+    assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [
+        (0.1, [2]),
+        (0.0, [1]),
+    ]
+
+
+def test_settings_are_typed() -> None:
+    changed = override(
+        resolve("tsresnet18"), ["lr=1", "topography.alpha=0.25", "model.width=8", "optimizer=sgd"]
+    )
+    assert (changed.recipe.lr, changed.topography.alpha) == (1.0, 0.25)
+    assert (changed.arguments["width"], changed.recipe.optimizer) == (8, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lr", "key=value"),
+        ("learning_rate=1", "no setting called 'learning_rate'"),
+        ("epoch=3", "Did you mean epochs"),
+        ("lr=fast", "type float"),
+        ("batch_size=1.5", "type int"),
+        ("epochs=0", "1 to 100000"),
+        ("lr=-1", "lr must lie in"),
+        ("optimizer=adam", "Did you mean adamw"),
+        ("model.widht=8", "Did you mean width"),
+        ("topo.alpha=1", "no section called 'topo'"),
+    ],
+)
+def test_wrong_settings_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        override(resolve("tsresnet18"), [setting])
+
+
+def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
+    manifest = small()
+    with pytest.raises(UsageError, match="nothing to resume"):
+        load_state(tmp_path)
+    write_settings(tmp_path, manifest)
+    check_settings(tmp_path, manifest)
+    other = dataclasses.replace(manifest, recipe=dataclasses.replace(manifest.recipe, lr=0.5))
+    with pytest.raises(UsageError, match="another recipe"):
+        check_settings(tmp_path, other)
+    (tmp_path / STATE).write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(IntegrityError, match="damaged"):
+        load_state(tmp_path)
+
+
+COMMAND = ["train", "tsresnet18", "--device", "cpu", "--run-dir"]
+DIGITS = [
+    f"--set={change}" for change in (*SMALL[:2], "epochs=1", "compile=false", "topography.cluster_units=8")
+]
+WRAPPER = """
+import sys
+from dataclasses import replace
+from tdsnn import manifest
+from tdsnn.cli.main import main
+real = manifest.resolve
+manifest.resolve = lambda name: replace(real(name), dataset="digits")
+main(sys.argv[1:])
+"""
+
+
+def start(
+    folder: Path, *extra: str, launcher: list[str] | None = None, settings: list[str] | None = None
+) -> Any:
+    script = folder.parent / "train_digits.py"
+    script.write_text(WRAPPER, encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [*(launcher or [sys.executable]), str(script), *COMMAND, str(folder), *(settings or DIGITS), *extra],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    folder = tmp_path / "run"
+    long = [*DIGITS[:2], "--set=epochs=50", *DIGITS[3:], "--set=batch_size=64"]
+    process = start(folder, settings=long)
+    deadline = time.monotonic() + 120
+    while not (folder / LOG).exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the state was saved" in err
+    assert "--resume" in err
+    before = load_state(folder)["position"]
+    assert before["epoch"] >= 1
+    again = start(folder, "--resume", settings=long)
+    epochs = len((folder / LOG).read_text().splitlines())
+    deadline = time.monotonic() + 120
+    while len((folder / LOG).read_text().splitlines()) <= epochs and time.monotonic() < deadline:
+        time.sleep(0.2)
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    assert load_state(folder)["position"]["epoch"] > before["epoch"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    folder = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(folder, launcher=torchrun, settings=[*DIGITS, "--set=batch_size=128"])
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert out.count("Trained tsresnet18") == 1, "only the main process reports"
+    assert len((folder / LOG).read_text().splitlines()) == 1
+    assert read_checkpoint(folder / "checkpoint").config.dataset == "digits"
