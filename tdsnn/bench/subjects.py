@@ -59,8 +59,6 @@ def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool 
             entry = manifest.resolve(name)
             twin = entry.twin if entry.topographic else None
         model = zoo.load(name, device=str(device))
-        if compiled and device.type == "cpu":
-            model.compile_neurons()
         subjects.append(
             Subject(
                 name=name,
@@ -76,6 +74,9 @@ def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool 
             f"The models were trained on different datasets ({found}), so they cannot share a table.",
             hint="Run tdsnn-zoo bench once for each dataset.",
         )
+    if compiled and device.type == "cpu":
+        for subject in subjects:
+            subject.model.compile_neurons()
     return Loaded(subjects=tuple(subjects), dataset=next(iter(datasets.values())))
 
 

@@ -53,7 +53,9 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
     rank = torch.where(distance <= sheet.neighbourhood_mm / 2, order, 1.0 + distance)
     chosen = rank.topk(size, largest=False, sorted=False).indices
     placed = positions[chosen]
-    return Clusters(units=chosen, proximity=1.0 / (1.0 + torch.cdist(placed, placed)))
+    # The default mode goes through a matrix product, which is off by 0.02 mm on a sheet of 70 mm.
+    distances = torch.cdist(placed, placed, compute_mode="donot_use_mm_for_euclid_dist")
+    return Clusters(units=chosen, proximity=1.0 / (1.0 + distances))
 
 
 def gather(output_TNCHW: Tensor, clusters: Clusters) -> Tensor:
