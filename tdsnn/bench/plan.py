@@ -169,6 +169,7 @@ def _model_identity(model: Model) -> Mapping[str, Any]:
         "architecture": model.architecture,
         "arguments": model.arguments,
         "timesteps": model.timesteps,
+        "compiled": sorted({layer.compiled for layer in model.neurons}),
     }
 
 

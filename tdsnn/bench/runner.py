@@ -18,7 +18,6 @@ from tdsnn.bench.compare import comparisons, worst_cases
 from tdsnn.bench.gates import Gate, check_attack, check_model
 from tdsnn.bench.plan import Plan, Strike, Subject, cell_key
 from tdsnn.errors import GateError
-from tdsnn.models._neurons import LIF
 from tdsnn.results import Cell, Result, ResultFolder, Verdicts, accuracy_figure
 from tdsnn.runtime import deterministic, environment
 
@@ -114,7 +113,7 @@ def _check(run: _Run, subject: Subject) -> list[Gate]:
 
 def _describe(subject: Subject, gates: Sequence[Gate]) -> Mapping[str, Any]:
     model = subject.model
-    neurons = [module.neuron for module in model.modules() if isinstance(module, LIF)]
+    neurons = {layer.neuron for layer in model.neurons}
     shapes = sorted({f"{neuron.surrogate}, alpha {neuron.surrogate_alpha:g}" for neuron in neurons})
     return {
         "name": subject.name,
@@ -125,6 +124,7 @@ def _describe(subject: Subject, gates: Sequence[Gate]) -> Mapping[str, Any]:
         "twin": subject.twin,
         # Attacks differentiate through what the model was trained with; None: an exact gradient.
         "attack_surrogate": "; ".join(shapes) or None,
+        "compiled": any(layer.compiled for layer in model.neurons),
         "gates": [asdict(gate) for gate in gates],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdsnn.cli import _output
@@ -18,17 +19,21 @@ class _Place:
     eps_255: float
 
 
-def show(result: Result) -> None:
-    """Print the result as data: each pair of models side by side, then models without a partner."""
+def show(result: Result, *, svg: Path | None) -> None:
+    """Print the result as data: each pair of models side by side, then models without a partner.
+
+    Args:
+        svg: also draw the first of these tables into this file.
+    """
     compared = {(row.model, row.twin): None for row in result.comparisons}
     paired = {name for pair in compared for name in pair}
     names = [str(model["name"]) for model in result.models]
     groups = [*compared, *((name,) for name in names if name not in paired)]
-    for group in groups:
-        _show_group(result, group)
+    for place, group in enumerate(groups):
+        _show_group(result, group, svg=svg if place == 0 else None)
 
 
-def _show_group(result: Result, group: tuple[str, ...]) -> None:
+def _show_group(result: Result, group: tuple[str, ...], *, svg: Path | None) -> None:
     cells = {(cell.model, _Place(cell.attack, cell.eps_255)): cell for cell in result.cells}
     differences = {
         _Place(row.attack, row.eps_255): row
@@ -47,7 +52,7 @@ def _show_group(result: Result, group: tuple[str, ...]) -> None:
             row += _difference(differences.get(place))
         rows.append(row)
     title = f"{' and '.join(group)} on {result.settings['dataset']}, n = {result.settings['n']}"
-    _output.table(title, columns, rows, caption=_caption(result, group))
+    _output.table(title, columns, rows, caption=_caption(result, group), svg=svg)
 
 
 def _short(name: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tdsnn.errors import TdsnnError
+from tdsnn.files import write_atomic
+
+_SVG_COLUMNS = 100
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -43,11 +48,26 @@ def emit_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> None:
-    """Print a table as data. The first column is left-aligned, the others right-aligned."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    svg: Path | None = None,
+) -> None:
+    """Print a table as data. The first column is left-aligned, the others right-aligned.
+
+    Args:
+        svg: also draw the table, title and caption included, into this file.
+    """
     grid = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         grid.add_row(*row)
     console().print(grid)
+    if svg is not None:
+        canvas = Console(record=True, width=_SVG_COLUMNS, file=io.StringIO(), highlight=False)
+        canvas.print(grid)
+        write_atomic(svg, canvas.export_svg(title="tdsnn-zoo bench").encode())

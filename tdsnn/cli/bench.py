@@ -81,6 +81,7 @@ def command(
     steps: _Steps = None,
     out: _Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute cells that are finished.")] = False,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the table into this file.")] = None,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Compare models under attack on real images.
@@ -114,7 +115,7 @@ def command(
     else:
         from tdsnn.cli import _bench_table
 
-        _bench_table.show(result)
+        _bench_table.show(result, svg=svg)
     _output.note(f"Result: {folder / 'result.json'}")
     failed = [cell for cell in result.cells if cell.error is not None]
     if failed:

@@ -92,11 +92,15 @@ class Model(nn.Module, ABC):
         Returns:
             Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
         """
-        layers = [module for module in self.modules() if isinstance(module, LIF)]
-        compiled = all(can_compile(neuron) for neuron in {layer.neuron for layer in layers})
-        for layer in layers:
+        compiled = all(can_compile(neuron) for neuron in {layer.neuron for layer in self.neurons})
+        for layer in self.neurons:
             layer.compiled = compiled
         return compiled
+
+    @property
+    def neurons(self) -> list[LIF]:
+        """The spiking layers; empty for a model without spikes."""
+        return [module for module in self.modules() if isinstance(module, LIF)]
 
     @abstractmethod
     def unroll(self, x: Tensor, timesteps: int) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -135,9 +135,10 @@ def _elementwise(
     """
     first = tensors[0]
     order = sorted(range(1, first.ndim), key=lambda axis: first.stride(axis), reverse=True)
-    flat = [tensor.permute(0, *order).flatten(1) for tensor in tensors]
+    # ``data`` drops the link to the tensor viewed, which the compiler would specialise on.
+    flat = [tensor.permute(0, *order).flatten(1).data for tensor in tensors]
     if compiled:
-        out = _compiled(function, neuron)(*flat)
+        out = _compiled(function)(*flat, neuron=neuron)
     else:
         out = torch.empty_like(flat[0], memory_format=torch.contiguous_format)
         for start in range(0, out.shape[1], _PIECE):
@@ -149,8 +150,8 @@ def _elementwise(
 
 
 @cache
-def _compiled(function: Callable[..., Tensor], neuron: Neuron) -> Callable[..., Tensor]:
-    return torch.compile(partial(function, neuron=neuron), dynamic=True)
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return torch.compile(function, dynamic=True)
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tdsnn import manifest as manifests
-from tdsnn import paths, zoo
+from tdsnn import paths
 from tdsnn.bench.plan import Plan
 from tdsnn.bench.runner import run_bench
 from tdsnn.bench.subjects import load_subjects
@@ -82,13 +82,13 @@ def _check_settings(run_dir: Path, manifest: Manifest) -> None:
 
 def _measure(checkpoint: Path, manifest: Manifest, test: Split, *, results: Path) -> dict[str, Any]:
     device = torch.device("cpu")
-    loaded = load_subjects([str(checkpoint.resolve())], device=device)
+    loaded = load_subjects([str(checkpoint.resolve())], device=device, compiled=True)
     plan = Plan(dataset=manifest.dataset, split=test, n=len(test.labels), strikes=(), device=device)
     (cell,) = run_bench(plan, loaded.subjects, ResultFolder(results)).cells
     if cell.accuracy is None:
         raise GateError(f"The clean accuracy of {manifest.name} could not be measured: {cell.error}.")
     figure = cell.accuracy
-    model = zoo.load(checkpoint)
+    model = loaded.subjects[0].model
     rate, timing = alignment(model, test, manifest).values()
     return {
         "clean_accuracy": {

@@ -7,6 +7,8 @@ reference is watched while it runs and judged by the same rule.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -32,17 +34,17 @@ class _Watched(nn.Module):
         return logits
 
 
-def _robust_percent(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float]:
-    """Robust accuracy under our PGD and under the reference."""
+def _robust_percent(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[float, float, float]:
+    """Robust accuracy under our PGD, under the reference, and by the reference's last iterate alone."""
     ours = configure("pgd").perturb(model, x, y, eps=eps, indices=range(len(x)))
     watched = _Watched(model, y).eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x_adv = torchattacks.PGD(watched, eps=eps, alpha=eps / 4, steps=10)(x, y)
     with torch.no_grad():
-        watched(x_adv)
+        last = (watched(x_adv).argmax(1) == y) & ours.clean_correct
     theirs = ~watched.fooled & ours.clean_correct
-    return 100 * ours.survivors / len(x), 100 * float(theirs.float().mean())
+    return 100 * ours.survivors / len(x), 100 * float(theirs.float().mean()), 100 * float(last.float().mean())
 
 
 @pytest.mark.parametrize("eps_255", [2, 4, 8])
@@ -56,7 +58,7 @@ def test_a_smooth_network_has_the_same_robust_accuracy(eps_255: float) -> None:
     with torch.no_grad():
         model[-1].bias -= model(x).mean(0)
         y = model(x).argmax(1)
-    ours, theirs = _robust_percent(model, x, y, eps_255 / 255)
+    ours, theirs, _ = _robust_percent(model, x, y, eps_255 / 255)
     assert 1 < ours < 99
     assert ours == pytest.approx(theirs, abs=1)
 
@@ -72,8 +74,13 @@ def test_the_released_spiking_network_has_the_same_robust_accuracy() -> None:
         split = load_split("fashion_mnist", "test")
     except MissingError as error:
         pytest.skip(error.message)
-    x = torch.from_numpy(np.array(split.images[:1000])).float() / 255
-    y = torch.from_numpy(np.array(split.labels[:1000]))
-    pairs = [_robust_percent(model, x[i : i + 100], y[i : i + 100], 1 / 255) for i in range(0, 1000, 100)]
-    ours, theirs = np.mean(pairs, axis=0)
-    assert ours == pytest.approx(theirs, abs=1)
+    model.compile_neurons()
+    count = int(os.environ.get("TDSNN_REFERENCE_IMAGES", "200"))
+    x = torch.from_numpy(np.array(split.images[:count])).float() / 255
+    y = torch.from_numpy(np.array(split.labels[:count]))
+    pairs = [_robust_percent(model, x[i : i + 100], y[i : i + 100], 1 / 255) for i in range(0, count, 100)]
+    ours, theirs, last = np.mean(pairs, axis=0)
+    print(f"n = {count}: ours {ours:.1f}, torchattacks {theirs:.1f}, its last iterate only {last:.1f}")  # noqa: T201
+    # One image in 200 is half a point: the tolerance is one point at n = 1,000 and what noise adds below.
+    assert ours == pytest.approx(theirs, abs=1 if count >= 1000 else 2)
+    assert last >= theirs
