@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tdsnn import paths
 from tdsnn.errors import IntegrityError, UsageError
@@ -168,9 +168,10 @@ def _record(name: str, table: str, values: Mapping[str, Any], kind: type[Record]
 def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
-    if kind == tuple[str, ...]:
-        if type(value) is not list or any(type(item) is not str for item in value):
-            raise _broken(name, f"needs a list of strings for '{key}', not {value!r}")
+    if get_origin(kind) is tuple:
+        inner, what = get_args(kind)[0], "strings" if get_args(kind)[0] is str else "whole numbers"
+        if type(value) is not list or any(type(item) is not inner for item in value):
+            raise _broken(name, f"needs a list of {what} for '{key}', not {value!r}")
         return tuple(value)
     if type(value) is not kind:
         raise _broken(name, f"needs {_ARTICLES[kind]} for '{key}', not {value!r}")

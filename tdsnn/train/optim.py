@@ -24,14 +24,23 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs_done: float) -> float:
-    """Linear warm-up, then a cosine to zero at the last epoch; returns the rate set."""
-    warm = min(1.0, (epochs_done + 1e-9) / recipe.warmup_epochs) if recipe.warmup_epochs > 0 else 1.0
-    span = max(recipe.epochs - recipe.warmup_epochs, 1e-9)
-    done = min(max((epochs_done - recipe.warmup_epochs) / span, 0.0), 1.0)
-    lr = recipe.lr * (warm if epochs_done < recipe.warmup_epochs else (1 + math.cos(math.pi * done)) / 2)
+    """Set the rate of :func:`learning_rate` and return it."""
+    lr = learning_rate(recipe, epochs_done)
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
+
+
+def learning_rate(recipe: Recipe, epochs_done: float) -> float:
+    """Linear warm-up and a cosine to zero, in each cycle between restarts (SGDR, arXiv:1608.03983)."""
+    bounds: tuple[int, ...] = (0, *recipe.restarts, recipe.epochs)
+    cycle = max(index for index, start in enumerate(bounds[:-1]) if start <= epochs_done)
+    start, end = bounds[cycle], bounds[cycle + 1]
+    peak, since = recipe.lr * math.pow(0.5, cycle), epochs_done - start
+    if since < recipe.warmup_epochs:
+        return peak * since / recipe.warmup_epochs
+    span = max(end - start - recipe.warmup_epochs, 1e-9)
+    return peak * (1 + math.cos(math.pi * min((since - recipe.warmup_epochs) / span, 1.0))) / 2
 
 
 class Average:

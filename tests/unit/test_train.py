@@ -22,7 +22,7 @@ from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.manifest import resolve
 from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG, Trainer
-from tdsnn.train.optim import build_optimizer, set_lr
+from tdsnn.train.optim import build_optimizer, learning_rate, set_lr
 from tdsnn.train.recipe import override
 from tdsnn.train.state import STATE, check_settings, load_state, write_settings
 from tdsnn.types import Manifest, Recipe
@@ -148,6 +148,28 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
 
 
+def test_restarts_begin_a_lower_cycle() -> None:
+    recipe = Recipe(lr=1.0, epochs=10, warmup_epochs=1.0, restarts=(4, 8))
+    rates = [learning_rate(recipe, epoch) for epoch in (0, 1, 3.999, 4, 5, 7.999, 9)]
+    assert rates == pytest.approx([0, 1, 0, 0, 0.5, 0, 0.25], abs=1e-3)
+
+
+def test_resume_across_a_restart_is_bit_equal(tmp_path: Path, split: Split) -> None:
+    """At a restart the optimiser forgets, so weights and position are all that a run needs there."""
+    manifest = small("epochs=2", "restarts=[1]")
+    whole = trainer(manifest, tmp_path / "whole", split)
+    whole.run(Quiet())
+    first = trainer(manifest, tmp_path / "first", split)
+    first.run(Quiet(), stop_after=first.steps_per_epoch)
+    state = load_state(tmp_path / "first")
+    second = trainer(manifest, tmp_path / "second", split)
+    second.model.load_state_dict(state["model"])
+    second.position.epoch = 1
+    second.run(Quiet())
+    one, two = whole.final_model().state_dict(), second.final_model().state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
 def test_biases_are_not_decayed() -> None:
     groups = build_optimizer(torch.nn.Linear(3, 2), Recipe(weight_decay=0.1)).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [
@@ -174,6 +196,8 @@ def test_settings_are_typed() -> None:
         ("batch_size=1.5", "type int"),
         ("epochs=0", "1 to 100000"),
         ("lr=-1", "lr must lie in"),
+        ("restarts=[3, 2]", "restarts must ascend"),
+        ("restarts=[7]", "restarts must ascend"),
         ("optimizer=adam", "Did you mean adamw"),
         ("model.widht=8", "Did you mean width"),
         ("topo.alpha=1", "no section called 'topo'"),
