@@ -86,8 +86,10 @@ def _show_release(release: Release) -> None:
     out = console()
     if release.hub_repo:
         out.print(f"{'Hub':<13} {release.hub_repo} at {release.hub_commit}", markup=False)
-    if release.provenance:
-        out.print(f"{'provenance':<13} {_inline(release.provenance)}", markup=False)
+    # Lists, such as the log of all epochs, are for --json.
+    provenance = {key: value for key, value in release.provenance.items() if not isinstance(value, list)}
+    if provenance:
+        out.print(f"{'provenance':<13} {_inline(provenance)}", markup=False)
     for record in release.files:
         out.print(f"{'file':<13} {record.path}, {record.size:,} bytes, sha256 {record.sha256}", markup=False)
     single = {key: metric for key, metric in release.metrics.items() if "layers" not in metric}

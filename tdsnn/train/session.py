@@ -69,6 +69,7 @@ def train(
     note(
         f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}"
     )
+    made_with = environment(trainer.accelerator.device)
     try:
         trainer.run(watcher)
     except KeyboardInterrupt as error:
@@ -85,7 +86,7 @@ def train(
         "n": len(splits[1].labels),
         "data_digests": {"train": splits[0].digest, "test": splits[1].digest},
         "checkpoint": str(folder / loop.CHECKPOINT),
-        "environment": environment(trainer.accelerator.device),
+        "environment": made_with,
     }
     write_atomic(folder / OUTCOME, (json.dumps(outcome, indent=2) + "\n").encode())
     return outcome
