@@ -32,15 +32,15 @@ def console(*, stderr: bool = False) -> Console:
 
 def note(text: str) -> None:
     """A message for people; never part of the data."""
-    console(stderr=True).print(text, markup=False)
+    console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 def fail(error: TdsnnError) -> None:
     """Show an error as one sentence and, below it, what to do next."""
     err = console(stderr=True)
-    err.print(f"error: {error.message}", style="bold red", markup=False)
+    err.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
     if error.hint:
-        err.print(error.hint, markup=False)
+        err.print(error.hint, markup=False, soft_wrap=True)
 
 
 def emit_json(document: Any) -> None:
