@@ -10,7 +10,7 @@ ZOO := $(BIN)/tdsnn-zoo
 
 bench: data
 	$(ZOO) download tsresnet18
-	$(ZOO) bench --attack pgd --n 1000
+	$(ZOO) bench --attack pgd --n 1000 --eps 1 --eps 4
 
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
