@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from tdsnn import zoo
-
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,8 +72,6 @@ def test_list_and_info(installed: Path, tmp_path: Path) -> None:
 
 
 def test_download_of_the_embedded_model(installed: Path, tmp_path: Path) -> None:
-    if zoo.available("tsresnet18") != "embedded":
-        pytest.skip("tsresnet18 has no embedded checkpoint yet")
     document = call(installed, tmp_path, "download", "tsresnet18")
     assert document["source"] == "embedded"
     assert installed in Path(document["folder"]).parents

@@ -168,24 +168,24 @@ def can_compile(neuron: Neuron) -> bool:
 
 def _fire_sequence(current_TM: Tensor, *, neuron: Neuron) -> Tensor:
     """Spikes (T, M) of input currents (T, M), in the dtype of the input."""
-    v: Tensor | float = neuron.v_reset or 0.0
-    spikes = []
-    for current in current_TM.unbind(0):
-        h = _charge(current, v, neuron)
-        spike = h >= neuron.v_threshold
-        v = _reset(h, spike, neuron)
-        spikes.append(spike.to(current_TM.dtype))
-    return torch.stack(spikes)
+    spikes = [h >= neuron.v_threshold for h in _charges(current_TM, neuron)]
+    return torch.stack([spike.to(current_TM.dtype) for spike in spikes])
 
 
-def _backward_sequence(current_TM: Tensor, grad_TM: Tensor, *, neuron: Neuron) -> Tensor:
-    """Gradient (T, M) at the currents, given the one at the spikes; potentials are computed anew."""
+def _charges(current_TM: Tensor, neuron: Neuron) -> list[Tensor]:
+    """Membrane potential before firing at each step, T times (M,) in fp32."""
     v: Tensor | float = neuron.v_reset or 0.0
     charges = []
     for current in current_TM.unbind(0):
         h = _charge(current, v, neuron)
         v = _reset(h, h >= neuron.v_threshold, neuron)
         charges.append(h)
+    return charges
+
+
+def _backward_sequence(current_TM: Tensor, grad_TM: Tensor, *, neuron: Neuron) -> Tensor:
+    """Gradient (T, M) at the currents, given the one at the spikes; potentials are computed anew."""
+    charges = _charges(current_TM, neuron)
     leak = 1.0 - 1.0 / neuron.tau
     gain = 1.0 / neuron.tau if neuron.decay_input else 1.0
     grad_v: Tensor | float = 0.0
