@@ -20,6 +20,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PACKAGES = ("tdsnn-zoo", "torch", "spikingjelly", "numpy", "scipy", "safetensors", "datasets")
 
 _PACKAGE = Path(__file__).resolve().parent
+_SOURCE = (".py", ".cpp", ".h")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -93,7 +94,7 @@ def code_digest(*, parts: Iterable[str], extra: Iterable[Path] = ()) -> str:
     files: set[Path] = set(extra)
     for part in parts:
         path = _PACKAGE / part
-        files |= set(path.rglob("*.py")) if path.is_dir() else {path}
+        files |= {file for file in path.rglob("*") if file.suffix in _SOURCE} if path.is_dir() else {path}
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")

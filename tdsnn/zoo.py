@@ -44,13 +44,31 @@ class Location:
     """None for an explicit path."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model in memory and the checkpoint that it is from."""
+
+    model: Model
+    config: CheckpointConfig
+    location: Location
+    weights_sha256: str
+    """Content of ``model.safetensors``, 64 hex digits, as verified."""
+
+
+def is_path(name: str) -> bool:
+    """Whether text names the folder of a checkpoint rather than a zoo entry."""
+    return os.sep in name or name in (".", "..", "~")
+
+
 def available(name: str) -> Source | None:
     """Where the weights of a zoo entry would come from; None when none were released. Reads no weights."""
-    full = resolve(name).name
-    release = load_release(full)
-    if release is None:
-        return None
-    if _embedded(full).is_dir():
+    release = load_release(name)
+    return None if release is None else source_of(release)
+
+
+def source_of(release: Release) -> Source | None:
+    """Where the weights of a release would come from; None when they are nowhere. Reads no weights."""
+    if _embedded(release.name).is_dir():
         return "embedded"
     folder = _cached(release)
     if all((folder / record.path).is_file() for record in release.files):
@@ -70,11 +88,11 @@ def locate(name: str | os.PathLike[str]) -> Location:
         MissingError: nothing was released, or the Hub cannot be reached.
         IntegrityError: a file differs from the release; one in the cache is kept as ``<name>.corrupt``.
     """
-    if not isinstance(name, str) or os.sep in name or name in (".", "..", "~"):
+    if not isinstance(name, str) or is_path(name):
         return _explicit(Path(name).expanduser())
     full = resolve(name).name
     release = _release(full)
-    source = available(full)
+    source = source_of(release)
     if source == "embedded":
         folder = _embedded(full)
         _verify(release, folder, hint="Restore it with git checkout, or reinstall tdsnn-zoo.")
@@ -115,27 +133,45 @@ def download(name: str, *, to: Path | None = None) -> Location:
     return Location(name=location.name, folder=to, source=location.source, release=location.release)
 
 
-def load(name: str | os.PathLike[str], *, device: str = "cpu") -> Model:
+def load(name: str | os.PathLike[str], *, device: str = "cpu", compile: bool = False) -> Model:
     """Load a model with its cortical sheets, in eval mode: ``tdsnn.load("tsresnet18")``.
 
     Args:
         name: as for :func:`locate`.
         device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``.
+        compile: on CPU, let the spiking layers run through the compiled operators. The first call on a
+            machine makes them, in about 20 s. Without a C++ compiler the model stays on the eager path,
+            with the results that it has without ``compile``; ``tdsnn-zoo doctor`` says why. On CUDA it
+            changes nothing.
 
     Raises:
         UsageError, MissingError, IntegrityError: as :func:`locate`; also for a device that is not there and
             for tensors that do not fit the architecture.
     """
+    model = open_model(name, device=device).model
+    if compile and model.mean.device.type == "cpu":
+        model.compile_operators()
+    return model
+
+
+def open_model(name: str | os.PathLike[str], *, device: str = "cpu") -> Opened:
+    """As :func:`load`, with what the checkpoint says about the model."""
     from tdsnn.runtime import choose_device
 
     target = choose_device(device)
     location = locate(name)
     checkpoint = read_checkpoint(location.folder)
-    model = _build(checkpoint.config, location.folder)
+    config = checkpoint.config
+    model = _build(config, location.folder)
     check_state(checkpoint.state, model.state_dict(), source=location.folder)
     model.load_state_dict(checkpoint.state)
-    _attach_sheets(model, checkpoint.config.sheets, checkpoint.positions, location.folder)
-    return model.eval().to(target)
+    _attach_sheets(model, config.sheets, checkpoint.positions, location.folder)
+    return Opened(
+        model=model.eval().to(target),
+        config=config,
+        location=location,
+        weights_sha256=_weights_sha256(location),
+    )
 
 
 def save(model: Model, folder: Path, *, name: str, dataset: str) -> None:
@@ -160,9 +196,21 @@ def save(model: Model, folder: Path, *, name: str, dataset: str) -> None:
 def _explicit(folder: Path) -> Location:
     if not folder.is_dir():
         raise UsageError(
-            f"There is no checkpoint folder '{folder}'.", hint="See the zoo's models: tdsnn-zoo list"
+            f"There is no checkpoint folder '{folder}'.",
+            hint=f"Name a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a zoo model: tdsnn-zoo list",
         )
-    return Location(name=verify_checkpoint(folder).name, folder=folder, source="path", release=None)
+    try:
+        config = verify_checkpoint(folder)
+    except IntegrityError as error:
+        error.hint = "Copy the folder anew from where it came; nothing in it was changed."
+        raise
+    return Location(name=config.name, folder=folder, source="path", release=None)
+
+
+def _weights_sha256(location: Location) -> str:
+    if location.release is None:
+        return sha256_of(location.folder / WEIGHTS_FILE)
+    return next(record.sha256 for record in location.release.files if record.path == WEIGHTS_FILE)
 
 
 def _release(name: str) -> Release:

@@ -20,7 +20,7 @@ from tdsnn.results import SCHEMA, digest_of
 from tdsnn.runtime import code_digest, machine
 
 _NUMERIC_PARTS = (
-    *("attacks", "bench", "data", "metrics", "models", "topography"),
+    *("attacks", "bench", "data", "kernels", "metrics", "models", "topography"),
     *("results.py", "runtime.py", "stats.py", "weights.py", "zoo.py"),
 )
 """Code that can change a verdict; an edit elsewhere keeps finished cells valid."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tdsnn.attacks._gradient import inference, predict
 from tdsnn.bench.compare import comparisons, worst_cases
 from tdsnn.bench.gates import Gate, check_attack, check_model
+from tdsnn.bench.masking import caveat, signs
 from tdsnn.bench.plan import Plan, Strike, Subject, cell_key
 from tdsnn.errors import GateError
 from tdsnn.results import Cell, Result, ResultFolder, Verdicts, accuracy_figure
@@ -66,16 +67,15 @@ def run_bench(
     started = time.perf_counter()
     run = _Run(plan=plan, folder=folder, fresh=fresh, progress=progress)
     cells: list[Cell] = []
-    models: list[Mapping[str, Any]] = []
+    gates: dict[str, list[Gate]] = {}
     with deterministic():
         for subject in subjects:
-            gates = _check(run, subject)
-            models.append(_describe(subject, gates))
+            gates[subject.name] = _check(run, subject)
             cells += _measure(run, subject)
     cells += worst_cases(cells, run.verdicts)
     result = Result(
         settings=plan.settings(),
-        models=tuple(models),
+        models=tuple(_describe(run, subject, gates[subject.name], cells) for subject in subjects),
         cells=tuple(cells),
         comparisons=comparisons(subjects, cells, run.verdicts),
         provenance={
@@ -111,10 +111,13 @@ def _check(run: _Run, subject: Subject) -> list[Gate]:
     return gates
 
 
-def _describe(subject: Subject, gates: Sequence[Gate]) -> Mapping[str, Any]:
+def _describe(run: _Run, subject: Subject, gates: Sequence[Gate], cells: Sequence[Cell]) -> Mapping[str, Any]:
     model = subject.model
     neurons = {layer.neuron for layer in model.neurons}
     shapes = sorted({f"{neuron.surrogate}, alpha {neuron.surrogate_alpha:g}" for neuron in neurons})
+    # Attacks differentiate through what the model was trained with; None: an exact gradient.
+    surrogate = "; ".join(shapes) or None
+    own = [cell for cell in cells if cell.model == subject.name]
     return {
         "name": subject.name,
         "architecture": model.architecture,
@@ -122,10 +125,13 @@ def _describe(subject: Subject, gates: Sequence[Gate]) -> Mapping[str, Any]:
         "timesteps": model.timesteps,
         "checkpoint_sha256": subject.checkpoint_sha256,
         "twin": subject.twin,
-        # Attacks differentiate through what the model was trained with; None: an exact gradient.
-        "attack_surrogate": "; ".join(shapes) or None,
+        "attack_surrogate": surrogate,
         "compiled": any(layer.compiled for layer in model.neurons),
         "gates": [asdict(gate) for gate in gates],
+        "caveat": caveat(run.plan.strikes, surrogate),
+        "masking_signs": [
+            asdict(sign) for sign in signs(own, run.verdicts, num_classes=len(run.plan.split.classes))
+        ],
     }
 
 

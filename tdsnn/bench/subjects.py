@@ -1,35 +1,15 @@
-"""From names to loaded models: a topographic model never comes without its twin."""
+"""From names to loaded models."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from tdsnn import manifest, weights, zoo
+from tdsnn import manifest, zoo
 from tdsnn.bench.plan import Subject
 from tdsnn.errors import UsageError
-from tdsnn.files import sha256_of
-
-
-def with_twins(names: Sequence[str]) -> tuple[str, ...]:
-    """Full names and paths in order, each topographic zoo entry followed by its twin, without repetition.
-
-    Raises:
-        UsageError: an unknown name.
-    """
-    chosen: list[str] = []
-    for name in names:
-        if _is_path(name):
-            chosen.append(name)
-            continue
-        entry = manifest.resolve(name)
-        chosen.append(entry.name)
-        if entry.topographic:
-            chosen.append(manifest.resolve(entry.twin).name)
-    return tuple(dict.fromkeys(chosen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +24,7 @@ def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool 
     """Load zoo entries and checkpoint folders.
 
     Args:
-        compiled: whether spiking layers on CPU run through ``torch.compile``, which pays for long runs.
+        compiled: whether to call :func:`compile_subjects` on them.
 
     Raises:
         UsageError: unknown name, or models of different datasets.
@@ -52,20 +32,16 @@ def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool 
     """
     subjects, datasets = [], {}
     for name in names:
-        location = zoo.locate(name)
-        datasets[name] = weights.read_checkpoint(location.folder).config.dataset
-        twin = None
-        if not _is_path(name):
-            entry = manifest.resolve(name)
-            twin = entry.twin if entry.topographic else None
-        model = zoo.load(name, device=str(device))
+        opened = zoo.open_model(name, device=str(device))
+        datasets[name] = opened.config.dataset
+        entry = None if zoo.is_path(name) else manifest.resolve(name)
         subjects.append(
             Subject(
                 name=name,
-                model=model,
-                checkpoint_sha256=sha256_of(location.folder / weights.WEIGHTS_FILE),
-                source=location.source,
-                twin=twin,
+                model=opened.model,
+                checkpoint_sha256=opened.weights_sha256,
+                source=opened.location.source,
+                twin=entry.twin if entry and entry.topographic else None,
             )
         )
     if len(set(datasets.values())) > 1:
@@ -74,11 +50,13 @@ def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool 
             f"The models were trained on different datasets ({found}), so they cannot share a table.",
             hint="Run tdsnn-zoo bench once for each dataset.",
         )
-    if compiled and device.type == "cpu":
-        for subject in subjects:
-            subject.model.compile_neurons()
+    if compiled:
+        compile_subjects(subjects, device=device)
     return Loaded(subjects=tuple(subjects), dataset=next(iter(datasets.values())))
 
 
-def _is_path(name: str) -> bool:
-    return os.sep in name or name in (".", "..", "~")
+def compile_subjects(subjects: Sequence[Subject], *, device: torch.device) -> None:
+    """Let spiking layers on CPU run through compiled operators, which pays for long runs."""
+    if device.type == "cpu":
+        for subject in subjects:
+            subject.model.compile_operators()

@@ -100,6 +100,12 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
             f"difference: {_short(group[0])} minus {_short(group[1])} in percentage points, paired, 95 % "
             f"Tango interval; p: exact McNemar, Holm over {len(result.comparisons)} comparisons."
         )
+    lines += sorted({str(model["caveat"]) for model in models if model["caveat"]})
+    lines += [
+        f"WARNING: the gradients of {_short(model['name'])} may be masked: {sign['message']}"
+        for model in models
+        for sign in model["masking_signs"]
+    ]
     return "\n".join(lines)
 
 

@@ -157,36 +157,37 @@ class _Request:
 
 
 def _run(request: _Request, *, fresh: bool) -> tuple[Result, Path]:
-    from tdsnn.bench.runner import run_bench
-    from tdsnn.results import ResultFolder
+    stopped = "Stopped before the first cell."
+    try:
+        plan, subjects = _prepare(request)
 
-    plan, subjects = _prepare(request)
-    folder = request.out or plan.default_folder(subjects)
-    with _progress(plan, subjects) as progress:
-        try:
+        from tdsnn.bench.runner import run_bench
+        from tdsnn.results import ResultFolder
+
+        folder = request.out or plan.default_folder(subjects)
+        stopped = f"Stopped; finished cells are kept in {folder}."
+        with _progress(plan, subjects) as progress:
             result = run_bench(plan, subjects, ResultFolder(folder), fresh=fresh, progress=progress)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(
-                f"Stopped; finished cells are kept in {folder}.",
-                hint=f"Go on with: {request.command_line()}",
-            ) from stop
+    except KeyboardInterrupt as stop:
+        raise Interrupted(stopped, hint=f"Go on with: {request.command_line()}") from stop
     return result, folder
 
 
 def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
     """Check the request, cheap things first, and load models and images."""
+    # Before anything that imports torch: a mistyped name is answered at once.
+    from tdsnn.bench.names import with_twins
+
+    names = with_twins(request.models)
+
     from tdsnn.bench.plan import Plan, make_strikes
-    from tdsnn.bench.subjects import load_subjects, with_twins
+    from tdsnn.bench.subjects import compile_subjects, load_subjects
     from tdsnn.data._base import load_split
     from tdsnn.runtime import choose_device
 
     strikes = make_strikes(request.attacks, eps_255=request.eps_255, steps=request.steps)
     device = choose_device(request.device)
-    names = with_twins(request.models)
-    work = request.n * len(strikes) * len(names)
-    if work >= _COMPILE_FROM:
-        _output.note("Preparing compiled spiking layers (about 20 s the first time) ...")
-    loaded = load_subjects(names, device=device, compiled=work >= _COMPILE_FROM)
+    loaded = load_subjects(names, device=device)
     plan = Plan(
         dataset=loaded.dataset,
         split=load_split(loaded.dataset, "test"),
@@ -196,6 +197,9 @@ def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
         batch_size=request.batch_size,
         device=device,
     )
+    if request.n * len(strikes) * len(names) >= _COMPILE_FROM:
+        _output.note("Preparing compiled spiking layers (about 20 s the first time) ...")
+        compile_subjects(loaded.subjects, device=device)
     return plan, loaded.subjects
 
 

@@ -11,7 +11,7 @@ from tdsnn.cli._output import JsonFlag, emit_json, table
 from tdsnn.manifest import list_models, load_release, resolve
 from tdsnn.registry import suggest
 from tdsnn.types import Manifest
-from tdsnn.zoo import available
+from tdsnn.zoo import source_of
 
 
 def command(
@@ -64,7 +64,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "parameters": metrics.get("parameters", {}).get("value"),
         "clean_accuracy_percent": metrics.get("clean_accuracy", {}).get("value"),
         "topographic": manifest.topographic,
-        "weights": available(manifest.name),
+        "weights": source_of(release) if release else None,
         "default": manifest.default,
         "architecture": manifest.architecture,
         "twin": manifest.twin,

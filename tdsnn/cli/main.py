@@ -17,8 +17,12 @@ from tdsnn.cli import _output
 from tdsnn.errors import TdsnnError
 
 
-def build_app() -> typer.Typer:
-    """The whole command line, one entry for each command module found."""
+def build_app(word: str | None = None) -> typer.Typer:
+    """The command line, one entry for each command module found.
+
+    Args:
+        word: first word typed. If it names a command, only that one is imported: start-up time is felt.
+    """
     app = typer.Typer(
         name="tdsnn-zoo",
         help="Model zoo and benchmark suite for topographic deep spiking neural networks.",
@@ -28,21 +32,22 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
     )
     app.callback()(lambda: None)
-    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if info.name.startswith("_") or info.name == "main":
-            continue
-        module = importlib.import_module(f"tdsnn.cli.{info.name}")
+    found = [info.name for info in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    names = [name for name in found if not name.startswith("_") and name != "main"]
+    for name in [word] if word in names else names:
+        module = importlib.import_module(f"tdsnn.cli.{name}")
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=info.name)
+            app.add_typer(module.app, name=name)
         else:
-            app.command(name=info.name)(module.command)
+            app.command(name=name)(module.command)
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code of the outcome."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        build_app()(args=arguments)
+        build_app(words[0] if words else None)(args=arguments)
     except TdsnnError as error:
         _output.fail(error)
         sys.exit(error.exit_code)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
-from tdsnn.models._neurons import LIF, can_compile
+from tdsnn.kernels._library import library
+from tdsnn.kernels.convolution import Conv2d
+from tdsnn.models._neurons import LIF
 from tdsnn.registry import Registry, suggest
 from tdsnn.topography.sheets import CorticalSheet
 
@@ -77,24 +79,41 @@ class Model(nn.Module, ABC):
         Raises:
             UsageError: wrong number of dimensions or channels, or ``timesteps`` below 1.
         """
+        return self.unroll(self.encode(x), self.count_steps(timesteps))
+
+    def count_steps(self, timesteps: int | None) -> int:
+        """``timesteps``, or the model's own T for None.
+
+        Raises:
+            UsageError: ``timesteps`` below 1.
+        """
         steps = self.timesteps if timesteps is None else timesteps
         _check_steps(steps)
+        return steps
+
+    def encode(self, x: Tensor) -> Tensor:
+        """All that is the same at every step, (N, ...), for :meth:`unroll`; here the normalised images.
+
+        Raises:
+            UsageError: wrong number of dimensions or channels.
+        """
         if x.ndim != 4 or x.shape[1] != self.in_channels or not x.is_floating_point():
             raise UsageError(
                 f"{self.architecture} takes float images (N, {self.in_channels}, H, W) in [0, 1]; "
                 f"got {x.dtype} of shape {tuple(x.shape)}."
             )
-        return self.unroll((x - self.mean) / self.std, steps)
+        return (x - self.mean) / self.std
 
-    def compile_neurons(self) -> bool:
-        """Let spiking layers run through ``torch.compile`` on CPU; once about 20 s, cached afterwards.
+    def compile_operators(self) -> bool:
+        """Let spiking layers run through the compiled operators on CPU (made once, in about 20 s).
 
         Returns:
             Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
         """
-        compiled = all(can_compile(neuron) for neuron in {layer.neuron for layer in self.neurons})
-        for layer in self.neurons:
-            layer.compiled = compiled
+        compiled = bool(library())
+        for layer in self.modules():
+            if isinstance(layer, LIF | Conv2d):
+                layer.compiled = compiled
         return compiled
 
     @property
@@ -104,7 +123,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def unroll(self, x: Tensor, timesteps: int) -> Tensor:
-        """Per-step logits (T, N, K) of normalised images (N, C, H, W). Each architecture implements this."""
+        """Per-step logits (T, N, K) of what :meth:`encode` gave. Each architecture implements this."""
 
 
 def _check_steps(timesteps: int) -> None:

@@ -1,210 +1,198 @@
-"""The LIF neuron over a whole sequence, without state between calls.
+"""The LIF layer over a whole sequence, without state between calls.
 
-Semantics are SpikingJelly 2.0's ``LIFNode`` (hard or soft reset, optional input decay, optional detached
-reset). On CUDA its kernels run; on CPU an own autograd function computes the same values with one pass over
-memory in each direction and keeps only its input for the backward pass.
+On CUDA SpikingJelly's kernels run; on CPU the compiled operators of :mod:`tdsnn.kernels`, or their eager
+equivalent where there is no compiler.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cache
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
-from tdsnn.errors import UsageError
+from tdsnn.kernels import fire
+from tdsnn.kernels.neuron import Neuron, fire_in_pieces
 
-_PIECE = 1 << 16
-"""Neurons per piece of the eager path: 256 KiB in fp32, so that its temporaries stay in the cache."""
+# Not an attribute of the layers: those are shared by all who use the model, a context belongs to one thread.
+_POTENTIALS: ContextVar[dict[LIF, Tensor] | None] = ContextVar("potentials", default=None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Neuron:
-    """Parameters of a leaky integrate-and-fire neuron.
+@contextmanager
+def carried(potentials: dict[LIF, Tensor]) -> Iterator[None]:
+    """Inside the block each layer starts where ``potentials`` says and leaves its last potential there.
 
-    Args:
-        tau: membrane time constant in steps, > 1.
-        v_threshold: firing threshold.
-        v_reset: potential after a spike; ``None`` subtracts the threshold instead (soft reset).
-        decay_input: whether the input is divided by ``tau`` too (SpikingJelly's default).
-        detach_reset: whether the reset is a constant for the backward pass.
-        surrogate: shape of the surrogate derivative; ``atan``.
-        surrogate_alpha: its sharpness; the derivative at threshold is ``alpha / 2``.
+    The dictionary is all that outlives the block: layer to (N, ...) in fp32. A layer that it lacks starts at
+    rest, so an empty one begins a sequence. Gradients are off, other threads notice nothing, and each layer
+    may run once.
     """
-
-    tau: float = 2.0
-    v_threshold: float = 1.0
-    v_reset: float | None = 0.0
-    decay_input: bool = True
-    detach_reset: bool = True
-    surrogate: str = "atan"
-    surrogate_alpha: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not self.tau > 1:
-            raise UsageError(f"The membrane time constant tau must be above 1, not {self.tau}.")
-        if self.surrogate != "atan":
-            raise UsageError(f"The surrogate '{self.surrogate}' is not known; the known one is 'atan'.")
-        if not self.surrogate_alpha > 0:
-            raise UsageError(f"surrogate_alpha must be positive, not {self.surrogate_alpha}.")
+    token = _POTENTIALS.set(potentials)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _POTENTIALS.reset(token)
 
 
 class LIF(nn.Module):
     """Leaky integrate-and-fire layer: input current (T, N, ...) to spikes (T, N, ...) in {0, 1}.
 
-    The membrane potential starts at the reset value (0 for a soft reset) in every call.
+    The membrane potential starts at the reset value (0 for a soft reset) in every call, except inside
+    :func:`carried`.
     """
 
     def __init__(self, neuron: Neuron) -> None:
         super().__init__()
         self.neuron = neuron
         self.compiled = False
-        """Whether the CPU path runs through ``torch.compile`` (needs a C++ compiler)."""
+        """Whether the compiled operators may run on CPU."""
 
     def forward(self, current_TN: Tensor) -> Tensor:
         if current_TN.is_cuda:
-            return _spikingjelly(current_TN, self.neuron)
-        spikes: Tensor = _SequenceLIF.apply(current_TN, self.neuron, self.compiled)
-        return spikes
+            return _spikingjelly(self, current_TN)
+        steps = len(current_TN)
+        potential = self.potential(current_TN.shape[1:], current_TN.device)
+        # A view in the order of memory: neurons are independent, so their layout does not matter.
+        order = sorted(range(1, current_TN.ndim), key=lambda axis: current_TN.stride(axis), reverse=True)
+        inverse = [order.index(axis) + 1 for axis in range(1, current_TN.ndim)]
+        laid_out = current_TN.permute(0, *order)
+        row = None if potential is None else potential[None].permute(0, *order).reshape(1, -1).contiguous()
+        if self.compiled and fire.supports(current_TN, self.neuron, steps):
+            flat = laid_out.reshape(steps, -1, 1).contiguous()
+            spikes = fire.fire(flat, None, fire.Call(self.neuron, steps, potential=row))
+        else:
+            spikes = fire_in_pieces(laid_out.flatten(1), self.neuron, row)
+        if row is not None:
+            self.carry(row.view(1, *laid_out.shape[1:]).permute(0, *inverse)[0])
+        return spikes.view(laid_out.shape).permute(0, *inverse)
+
+    def potential(self, shape: torch.Size, device: torch.device) -> Tensor | None:
+        """The carried potential of ``shape`` (N, ...) in fp32, at rest in the beginning; None if none is."""
+        potentials = _POTENTIALS.get()
+        if potentials is None:
+            return None
+        if self not in potentials:
+            return torch.full(shape, self.neuron.v_reset or 0.0, dtype=torch.float32, device=device)
+        return potentials[self]
+
+    def carry(self, potential: Tensor) -> None:
+        """Leave a potential (N, ...) for the next call inside :func:`carried`."""
+        potentials = _POTENTIALS.get()
+        if potentials is not None:
+            potentials[self] = potential
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in asdict(self.neuron).items())
 
 
-def _spikingjelly(current_TN: Tensor, neuron: Neuron) -> Tensor:
+def activate(
+    activation: nn.Module,
+    bn: nn.BatchNorm2d,
+    current: Tensor,
+    *,
+    steps: int,
+    constant: bool = False,
+    shortcut: Tensor | None = None,
+    shortcut_bn: nn.BatchNorm2d | None = None,
+) -> Tensor:
+    """``activation(bn(current) + shortcut_bn(shortcut))``, as one operator where there is one.
+
+    Args:
+        current: (T * N, C, H, W), or (N, C, H, W) if it is ``constant``: the same at every step.
+        steps: T.
+        shortcut: (T * N, C, H, W), or None; added as it is without ``shortcut_bn``.
+
+    Returns:
+        (T, N, C, H, W).
+    """
+    if isinstance(activation, LIF) and _fuses(activation, bn, current, steps, shortcut, shortcut_bn):
+        return _fused(activation, bn, current, steps, constant, shortcut, shortcut_bn)
+    out = bn(current)
+    if shortcut is not None:
+        out = out + (shortcut if shortcut_bn is None else shortcut_bn(shortcut))
+    out_TN = out.expand(steps, *out.shape) if constant else out.unflatten(0, (steps, -1))
+    spikes: Tensor = activation(out_TN)
+    return spikes
+
+
+def _fuses(
+    activation: LIF,
+    bn: nn.BatchNorm2d,
+    current: Tensor,
+    steps: int,
+    shortcut: Tensor | None,
+    shortcut_bn: nn.BatchNorm2d | None,
+) -> bool:
+    """Whether the operator takes these operands, and nobody listens to the modules that it replaces."""
+    norms = [norm for norm in (bn, shortcut_bn) if norm is not None]
+    return (
+        activation.compiled
+        and fire.supports(current, activation.neuron, steps)
+        and (shortcut is None or shortcut.dtype == current.dtype)
+        and all(type(norm) is nn.BatchNorm2d and norm.weight.dtype == torch.float32 for norm in norms)
+        and not any(module._forward_hooks for module in (*norms, activation))
+    )
+
+
+def _fused(
+    activation: LIF,
+    bn: nn.BatchNorm2d,
+    current: Tensor,
+    steps: int,
+    constant: bool,
+    shortcut: Tensor | None,
+    shortcut_bn: nn.BatchNorm2d | None,
+) -> Tensor:
+    channels, height, width = current.shape[1:]
+    flat = _channels_last(current)
+    flat_shortcut = None if shortcut is None else _channels_last(shortcut)
+    images = len(current) // (1 if constant else steps)
+    potential = activation.potential(torch.Size((images, channels, height, width)), current.device)
+    rows = None if potential is None else _channels_last(potential)
+    call = fire.Call(
+        activation.neuron,
+        steps,
+        current=fire.normalisation(bn, flat),
+        shortcut=None
+        if shortcut_bn is None or flat_shortcut is None
+        else fire.normalisation(shortcut_bn, flat_shortcut),
+        potential=rows,
+    )
+    spikes = fire.fire(
+        flat if constant else flat.view(steps, -1, channels),
+        None if flat_shortcut is None else flat_shortcut.view(steps, -1, channels),
+        call,
+    )
+    if rows is not None:
+        activation.carry(rows.view(images, height, width, channels).permute(0, 3, 1, 2))
+    return spikes.view(steps, images, height, width, channels).permute(0, 1, 4, 2, 3)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """(N, C, H, W) as rows of channels (N * H * W, C); a view if that is how they lie in memory."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).contiguous()
+
+
+def _spikingjelly(layer: LIF, current_TN: Tensor) -> Tensor:
     from spikingjelly.activation_based import functional, surrogate
 
-    rest = torch.full_like(current_TN[0], neuron.v_reset or 0.0, dtype=torch.float32)
-    spikes: Tensor = functional.lif_multi_step(
+    neuron = layer.neuron
+    start = layer.potential(current_TN.shape[1:], current_TN.device)
+    if start is None:
+        start = torch.full_like(current_TN[0], neuron.v_reset or 0.0, dtype=torch.float32)
+    spikes: Tensor
+    spikes, potential, _ = functional.lif_multi_step(
         current_TN,
-        rest,
+        start,
         tau=neuron.tau,
         decay_input=neuron.decay_input,
         v_threshold=neuron.v_threshold,
         v_reset=neuron.v_reset,
         surrogate_function=surrogate.ATan(alpha=neuron.surrogate_alpha),
         detach_reset=neuron.detach_reset,
-    )[0]
+    )
+    layer.carry(potential)
     return spikes
-
-
-def _charge(current: Tensor, v: Tensor | float, neuron: Neuron) -> Tensor:
-    """Membrane potential before firing (fp32), in SpikingJelly's order of operations."""
-    rest = neuron.v_reset or 0.0
-    current = current.float()
-    drift = v - rest if rest else v
-    if neuron.decay_input:
-        return v + (current - drift) / neuron.tau
-    return v - drift / neuron.tau + current
-
-
-def _reset(h: Tensor, spike: Tensor, neuron: Neuron) -> Tensor:
-    """Membrane potential after firing; ``spike`` is boolean."""
-    if neuron.v_reset is None:
-        return torch.where(spike, h - neuron.v_threshold, h)
-    return h.masked_fill(spike, neuron.v_reset)
-
-
-class _SequenceLIF(torch.autograd.Function):
-    """LIF over (T, ...). Saves its input only: potentials are cheaper to recompute than to keep."""
-
-    @staticmethod
-    def forward(ctx: Any, current_TN: Tensor, neuron: Neuron, compiled: bool) -> Tensor:
-        ctx.neuron, ctx.compiled = neuron, compiled
-        ctx.save_for_backward(current_TN)
-        return _elementwise(_fire_sequence, (current_TN,), neuron, compiled=compiled)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (current_TN,) = ctx.saved_tensors
-        pair = (current_TN, grads[0])
-        return _elementwise(_backward_sequence, pair, ctx.neuron, compiled=ctx.compiled), None, None
-
-
-def _elementwise(
-    function: Callable[..., Tensor], tensors: tuple[Tensor, ...], neuron: Neuron, *, compiled: bool
-) -> Tensor:
-    """Apply ``function`` neuron by neuron to tensors (T, ...) of one shape, keeping the memory layout.
-
-    Layout is ignored by viewing each tensor as (T, neurons). The eager path then works through pieces that
-    stay in the cache; the compiled one needs a single kernel for all sizes.
-    """
-    first = tensors[0]
-    order = sorted(range(1, first.ndim), key=lambda axis: first.stride(axis), reverse=True)
-    # ``data`` drops the link to the tensor viewed, which the compiler would specialise on.
-    flat = [tensor.permute(0, *order).flatten(1).data for tensor in tensors]
-    if compiled:
-        out = _compiled(function)(*flat, neuron=neuron)
-    else:
-        out = torch.empty_like(flat[0], memory_format=torch.contiguous_format)
-        for start in range(0, out.shape[1], _PIECE):
-            piece = slice(start, start + _PIECE)
-            out[:, piece] = function(*(tensor[:, piece] for tensor in flat), neuron=neuron)
-    sizes = [first.shape[axis] for axis in order]
-    inverse = [order.index(axis) + 1 for axis in range(1, first.ndim)]
-    return out.view(-1, *sizes).permute(0, *inverse)
-
-
-@cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return torch.compile(function, dynamic=True)
-
-
-@cache
-def can_compile(neuron: Neuron) -> bool:
-    """Whether the compiled path works here; trying it is also what compiles it."""
-    current = torch.zeros(4, 256, requires_grad=True)
-    try:
-        spikes: Tensor = _SequenceLIF.apply(current, neuron, True)
-        spikes.sum().backward()  # type: ignore[no-untyped-call]
-    except RuntimeError:  # what Inductor raises without a working compiler
-        return False
-    return True
-
-
-def _fire_sequence(current_TM: Tensor, *, neuron: Neuron) -> Tensor:
-    """Spikes (T, M) of input currents (T, M), in the dtype of the input."""
-    spikes = [h >= neuron.v_threshold for h in _charges(current_TM, neuron)]
-    return torch.stack([spike.to(current_TM.dtype) for spike in spikes])
-
-
-def _charges(current_TM: Tensor, neuron: Neuron) -> list[Tensor]:
-    """Membrane potential before firing at each step, T times (M,) in fp32."""
-    v: Tensor | float = neuron.v_reset or 0.0
-    charges = []
-    for current in current_TM.unbind(0):
-        h = _charge(current, v, neuron)
-        v = _reset(h, h >= neuron.v_threshold, neuron)
-        charges.append(h)
-    return charges
-
-
-def _backward_sequence(current_TM: Tensor, grad_TM: Tensor, *, neuron: Neuron) -> Tensor:
-    """Gradient (T, M) at the currents, given the one at the spikes; potentials are computed anew."""
-    charges = _charges(current_TM, neuron)
-    leak = 1.0 - 1.0 / neuron.tau
-    gain = 1.0 / neuron.tau if neuron.decay_input else 1.0
-    grad_v: Tensor | float = 0.0
-    grads = []
-    for h, grad_spike in zip(reversed(charges), reversed(grad_TM.unbind(0)), strict=True):
-        grad_h = _backward_fire(h, grad_spike.float(), grad_v, neuron)
-        grads.append(grad_h * gain)
-        grad_v = grad_h * leak
-    return torch.stack(grads[::-1]).to(current_TM.dtype)
-
-
-def _backward_fire(h: Tensor, grad_spike: Tensor, grad_v: Tensor | float, neuron: Neuron) -> Tensor:
-    """Gradient at the potential before firing, given those at the spike and at the potential after it."""
-    above = h - neuron.v_threshold
-    slope = math.pi / 2 * neuron.surrogate_alpha
-    surrogate = neuron.surrogate_alpha / 2 / (1.0 + (slope * above) ** 2)
-    if not neuron.detach_reset:
-        drop = -neuron.v_threshold if neuron.v_reset is None else neuron.v_reset - h
-        grad_spike = grad_spike + grad_v * drop
-    if isinstance(grad_v, Tensor) and neuron.v_reset is not None:
-        grad_v = grad_v.masked_fill(above >= 0, 0.0)
-    return grad_spike * surrogate + grad_v

@@ -13,7 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
+from tdsnn.kernels.convolution import Conv2d
 from tdsnn.models._base import Model
+from tdsnn.models._neurons import activate
 
 Activation = Callable[[], nn.Module]
 
@@ -36,26 +38,35 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, activation: Activation) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv1 = Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = activation()
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample: nn.Module | None = None
+        self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+                Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
         self.act2 = activation()
 
     def forward(self, x_TNCHW: Tensor) -> Tensor:
-        time = x_TNCHW.shape[:2]
+        steps = len(x_TNCHW)
         x = x_TNCHW.flatten(0, 1)
-        hidden = self.act1(self.bn1(self.conv1(x)).unflatten(0, time))
-        out = self.bn2(self.conv2(hidden.flatten(0, 1)))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        spikes: Tensor = self.act2((out + shortcut).unflatten(0, time))
-        return spikes
+        hidden = activate(self.act1, self.bn1, self.conv1(x), steps=steps)
+        shortcut, shortcut_bn = x, None
+        if self.downsample is not None:
+            conv, bn = self.downsample
+            assert isinstance(bn, nn.BatchNorm2d)
+            shortcut, shortcut_bn = conv(x), bn
+        return activate(
+            self.act2,
+            self.bn2,
+            self.conv2(hidden.flatten(0, 1)),
+            steps=steps,
+            shortcut=shortcut,
+            shortcut_bn=shortcut_bn,
+        )
 
 
 class ResNet18(Model):
@@ -97,7 +108,7 @@ class ResNet18(Model):
             sheet_sizes_mm=SHEET_SIZES_MM,
         )
         large = stem == "imagenet"
-        self.conv1 = nn.Conv2d(
+        self.conv1 = Conv2d(
             in_channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False
         )
         self.bn1 = nn.BatchNorm2d(width)
@@ -115,10 +126,14 @@ class ResNet18(Model):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def stem(self, x: Tensor, timesteps: int) -> Tensor:
-        """Spikes (T, N, C, H, W) of the first layer. The image is constant, so its convolution runs once."""
-        current = self.bn1(self.conv1(x))
-        spikes = self.act1(current.unsqueeze(0).expand(timesteps, *current.shape))
+    def encode(self, x: Tensor) -> Tensor:
+        """The first convolution (N, C, H, W): the image is constant, so it runs once."""
+        current: Tensor = self.conv1(super().encode(x))
+        return current
+
+    def stem(self, current: Tensor, timesteps: int) -> Tensor:
+        """Spikes (T, N, C, H, W) of the first layer."""
+        spikes = activate(self.act1, self.bn1, current, steps=timesteps, constant=True)
         pooled: Tensor = self.pool(spikes.flatten(0, 1))
         return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tdsnn.models._neurons import LIF, Neuron
+from tdsnn.kernels.neuron import Neuron
+from tdsnn.models._neurons import LIF
 from tdsnn.models._residual import ResNet18
 
 __all__ = ["sresnet18"]
@@ -29,7 +30,7 @@ def sresnet18(
         timesteps: T; the image is shown at every step.
         stem: ``cifar`` or ``imagenet``.
         mean, std: input normalisation per channel, in units of [0, 1] pixels.
-        neuron: fields of :class:`~tdsnn.models._neurons.Neuron`; the rest keep their defaults.
+        neuron: fields of :class:`~tdsnn.kernels.neuron.Neuron`; the rest keep their defaults.
     """
     spec = Neuron(**(neuron or {}))
     arguments = {

@@ -85,7 +85,7 @@ class Trainer:
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
         if manifest.recipe.compile and self.accelerator.device.type == "cpu":
-            self.model.compile_neurons()
+            self.model.compile_operators()
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(

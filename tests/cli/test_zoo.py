@@ -23,7 +23,12 @@ FILES = {"config.json": b"{}", "model.safetensors": b"tensors"}
 LIMIT_SECONDS = 0.5
 REFERENCE_SECONDS = 0.1
 """What importing typer and rich takes on an idle machine that keeps the limit."""
-HEAVY = {"torch", "numpy", "scipy", "datasets", "huggingface_hub", "matplotlib"}
+HEAVY = {
+    *("torch", "spikingjelly", "numpy", "scipy", "datasets", "pyarrow", "PIL", "matplotlib", "jinja2"),
+    *("huggingface_hub", "safetensors", "urllib.request", "http.client", "ssl", "asyncio", "rich.progress"),
+    *("tdsnn.models", "tdsnn.data", "tdsnn.attacks", "tdsnn.bench", "tdsnn.topography", "tdsnn.train"),
+}
+"""What a command that only reads the zoo's texts has no use for."""
 
 
 def run(*arguments: str) -> int:
@@ -86,6 +91,18 @@ def test_list_filters(zoo_copy: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert with_loss | without == everything
     assert not with_loss & without
     assert NAME in names("--dataset", "fashion_mnist", "--architecture", "sresnet18")
+
+
+def test_list_reads_each_release_once(zoo_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def reading(path: Path, **options: str) -> str:
+        read.append(path.name)
+        return path.read_bytes().decode()
+
+    monkeypatch.setattr(Path, "read_text", reading)
+    assert run("list") == 0
+    assert read.count(f"{NAME}.json") == 1
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_the_released_spiking_network_has_the_same_robust_accuracy() -> None:
         split = load_split("fashion_mnist", "test")
     except MissingError as error:
         pytest.skip(error.message)
-    model.compile_neurons()
+    model.compile_operators()
     count = int(os.environ.get("TDSNN_REFERENCE_IMAGES", "200"))
     x = torch.from_numpy(np.array(split.images[:count])).float() / 255
     y = torch.from_numpy(np.array(split.labels[:count]))

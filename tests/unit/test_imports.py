@@ -14,7 +14,7 @@ ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
     {"types", "errors"},
     {"paths", "registry", "runtime", "files"},
-    {"manifest", "hub", "weights", "results", "stats", "topography"},
+    {"manifest", "hub", "weights", "results", "stats", "topography", "kernels"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "bench", "train", "export", "report"},
     {"cli"},

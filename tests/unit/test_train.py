@@ -28,7 +28,15 @@ from tdsnn.train.state import STATE, check_settings, load_state, write_settings
 from tdsnn.types import Manifest, Recipe
 from tdsnn.weights import read_checkpoint
 
-SMALL = ["model.width=4", "model.timesteps=3", "batch_size=8", "epochs=2", "precision=fp32", "compile=false"]
+SMALL = [
+    "model.width=4",
+    "model.timesteps=3",
+    "batch_size=8",
+    "epochs=2",
+    "precision=fp32",
+    "compile=false",
+    "restarts=[]",
+]
 
 
 class Quiet:

@@ -149,8 +149,10 @@ def test_explicit_path(store: Path, tmp_path: Path) -> None:
         location = zoo.locate(name)
         assert (location.name, location.source, location.release) == (NAME, "path", None)
     assert isinstance(zoo.load(copy), Tiny)
-    with pytest.raises(UsageError, match="no checkpoint folder"):
-        zoo.load(tmp_path / "nowhere")
+    for wrong in (tmp_path / "nowhere", copy / WEIGHTS_FILE):
+        with pytest.raises(UsageError, match="no checkpoint folder") as caught:
+            zoo.load(wrong)
+        assert f"a folder with {CONFIG_FILE} and {WEIGHTS_FILE}" in caught.value.hint
 
 
 def flip_last_byte(path: Path) -> None:
@@ -203,8 +205,9 @@ def test_damaged_path_is_left_alone(store: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(store, tmp_path / "copy"))
     cut(copy / WEIGHTS_FILE)
     before = sorted(copy.iterdir())
-    with pytest.raises(IntegrityError, match="truncated"):
+    with pytest.raises(IntegrityError, match="truncated") as caught:
         zoo.load(copy)
+    assert "nothing in it was changed" in caught.value.hint
     assert sorted(copy.iterdir()) == before
 
 

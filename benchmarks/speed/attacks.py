@@ -1,0 +1,127 @@
+"""PGD-10 beside the one of torchattacks, on the same compiled model and the same images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.speed._measure import Row, Settings, Target, interleave, speedup_row
+from tdsnn import manifest, zoo
+from tdsnn.attacks._base import configure
+from tdsnn.attacks._gradient import predict
+from tdsnn.data._base import load_split
+from tdsnn.errors import MissingError
+
+_MODEL = "sresnet18"
+_STEPS = 10
+_BATCH = 100
+_ROUNDS = 3
+_TARGETS = {8: 4.0, 1: 2.0}
+_Batches = list[tuple[range, Tensor, Tensor]]
+
+
+def run(settings: Settings) -> list[Row]:
+    """Images attacked and judged per second at 8/255 and 1/255, and how many verdicts differ."""
+    _torchattacks()
+    model = zoo.load(_MODEL)
+    model.compile_operators()
+    split = load_split(manifest.resolve(_MODEL).dataset, "test")
+    batches = []
+    for start in range(0, 100 if settings.quick else 1000, _BATCH):
+        indices = range(start, start + _BATCH)
+        images = torch.from_numpy(np.array(split.images[indices])).float() / 255
+        batches.append((indices, images, torch.from_numpy(np.array(split.labels[indices]))))
+    return [_row(model, batches, eps_255, rounds=min(settings.rounds, _ROUNDS)) for eps_255 in _TARGETS]
+
+
+def _row(model: nn.Module, batches: _Batches, eps_255: int, *, rounds: int) -> Row:
+    images = sum(len(indices) for indices, _, _ in batches)
+    stock, ours = Theirs(model, batches, eps_255 / 255), Ours(model, batches, eps_255 / 255)
+    predict(model, batches[0][1])
+    timings = interleave({"torchattacks": stock, "ours": ours}, rounds=rounds, warmup=0)
+    return speedup_row(
+        f"PGD-{_STEPS}, eps {eps_255}/255, {images} images, against torchattacks",
+        timings,
+        stock="torchattacks",
+        ours="ours",
+        images=images,
+        target=Target(bound="at least", value=_TARGETS[eps_255]),
+        details={
+            "images": images,
+            "robust_ours": int(ours.robust.sum()),
+            "robust_torchattacks": int(stock.robust.sum()),
+            "robust_torchattacks_any_iterate": int(stock.robust_any.sum()),
+            "verdicts_differing": int((ours.robust != stock.robust).sum()),
+            "verdicts_differing_any_iterate": int((ours.robust != stock.robust_any).sum()),
+        },
+    )
+
+
+class Ours:
+    """This project's PGD; ``robust`` (images,) bool holds the verdicts of the last call."""
+
+    def __init__(self, model: nn.Module, batches: _Batches, eps: float) -> None:
+        self.model, self.batches, self.eps = model, batches, eps
+        self.attack = configure("pgd", steps=_STEPS)
+        self.robust = torch.zeros(0, dtype=torch.bool)
+
+    def __call__(self) -> None:
+        outcomes = [
+            self.attack.perturb(self.model, x, y, eps=self.eps, indices=indices)
+            for indices, x, y in self.batches
+        ]
+        self.robust = torch.cat([outcome.robust for outcome in outcomes])
+
+
+class Theirs:
+    """torchattacks' PGD with the same budget, steps and step size, and the clean verdict that ours has too.
+
+    ``robust`` judges its last iterate, as the library does. ``robust_any`` lets any misclassified iterate
+    count, as ours does; the batch's own forward passes tell it, at no cost.
+    """
+
+    def __init__(self, model: nn.Module, batches: _Batches, eps: float) -> None:
+        self.watched = _Watched(model).eval()
+        self.batches = batches
+        self.attack = _torchattacks().PGD(self.watched, eps=eps, alpha=eps / 4, steps=_STEPS)
+        self.robust = self.robust_any = torch.zeros(0, dtype=torch.bool)
+
+    def __call__(self) -> None:
+        last, any_iterate = [], []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for _, x, y in self.batches:
+                clean = predict(self.watched, x) == y
+                self.watched.seen = []
+                x_adv = self.attack(x, y)
+                last.append(clean & (predict(self.watched, x_adv) == y))
+                any_iterate.append(clean & (torch.stack(self.watched.seen) == y).all(0))
+        self.robust, self.robust_any = torch.cat(last), torch.cat(any_iterate)
+
+
+class _Watched(nn.Module):
+    """Remembers the predicted classes of every forward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        self.seen.append(logits.detach().argmax(1))
+        return logits
+
+
+def _torchattacks() -> Any:
+    try:
+        import torchattacks
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"The comparison of attacks needs the package '{error.name}', which is not installed.",
+            hint="Install it: pip install 'tdsnn-zoo[attacks]'",
+        ) from error
+    return torchattacks

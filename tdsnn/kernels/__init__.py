@@ -1,0 +1,1 @@
+"""Operators that decide the speed: compiled for the CPU at first use, each with an eager equivalent."""

@@ -1,0 +1,100 @@
+"""A convolution whose weight gradient runs on AMX tiles where the CPU has them; all else is PyTorch's."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tdsnn.kernels._library import library
+
+_CHANNELS = 32
+"""With fewer channels, and with a stride, PyTorch's weight gradient is as fast."""
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "in_channels", "out_channels")),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` with the same values; a faster weight gradient under bf16 autocast on CPU."""
+
+    compiled = False
+    """Whether the compiled operators may run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.compiled and self._has_tiles(x):
+            out: Tensor = _Convolution.apply(x.to(torch.bfloat16), self.weight)
+            return out
+        return super().forward(x)
+
+    def _has_tiles(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16
+            and torch.is_grad_enabled()
+            and self.weight.requires_grad
+            and self.bias is None
+            and self.kernel_size == (3, 3)
+            and self.padding == (1, 1)
+            and self.stride == (1, 1)
+            and self.in_channels % _CHANNELS == 0
+            and self.out_channels % _CHANNELS == 0
+            and has_tiles()
+        )
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether this CPU, system and compiler give us AMX tiles for bf16."""
+    return bool(library()) and bool(library().call("tdsnn_weight_gradient_ready"))
+
+
+class _Convolution(torch.autograd.Function):
+    """3x3, padding 1, stride 1. ``x`` (N, C, H, W) in bf16, ``weight`` in fp32; its gradient is summed in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        half = weight.to(torch.bfloat16, memory_format=torch.channels_last)
+        ctx.save_for_backward(x, half)
+        return F.conv2d(x, half, padding=1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, half = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.ops.aten.convolution_backward(
+                grad, x, half, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
+            )[0]
+        to_weight = weight_gradient(x, grad) if ctx.needs_input_grad[1] else None
+        return to_x, to_weight
+
+
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Gradient (C', C, 3, 3) in fp32 of a 3x3 convolution with padding 1 and stride 1.
+
+    Args:
+        x: input (N, C, H, W), bf16, channels last; C a multiple of 32.
+        grad: gradient at the output (N, C', H, W), bf16, channels last; C' a multiple of 32.
+    """
+    assert has_tiles(), "asked for first, because the answer also asks the system for the tiles"
+    images, channels, height, width = x.shape
+    out = grad.shape[1]
+    sums = torch.empty(3, 3, channels, out)
+    shape = _Shape(images, height, width, channels, out, torch.get_num_threads())
+    library().call(
+        "tdsnn_weight_gradient", ctypes.byref(shape), x.data_ptr(), grad.data_ptr(), sums.data_ptr()
+    )
+    return sums.permute(3, 2, 0, 1)

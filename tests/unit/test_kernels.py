@@ -1,0 +1,234 @@
+"""The compiled operators against their literal equivalents, and what happens without a compiler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tdsnn.kernels import _library, fire
+from tdsnn.kernels.convolution import Conv2d, has_tiles, weight_gradient
+from tdsnn.kernels.neuron import Neuron, fire_in_pieces
+from tdsnn.models._base import MODELS, record
+from tdsnn.models._neurons import LIF, activate
+
+needs_compiler = pytest.mark.skipif(not _library.library(), reason="no C++ compiler")
+needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
+
+NEURONS = st.builds(
+    Neuron,
+    tau=st.sampled_from([1.5, 2.0, 4.0]),
+    v_threshold=st.sampled_from([0.5, 1.0]),
+    v_reset=st.sampled_from([None, 0.0, -0.2]),
+    decay_input=st.booleans(),
+    detach_reset=st.booleans(),
+)
+
+
+def literal(
+    bn: nn.BatchNorm2d,
+    current: Tensor,
+    neuron: Neuron,
+    *,
+    steps: int,
+    constant: bool,
+    shortcut: Tensor | None,
+    shortcut_bn: nn.BatchNorm2d | None,
+) -> Tensor:
+    """The layer from PyTorch's normalisation and the eager neurons."""
+    out = bn(current)
+    if constant:
+        out = out.repeat(steps, 1, 1, 1)
+    if shortcut is not None:
+        out = out + (shortcut if shortcut_bn is None else shortcut_bn(shortcut))
+    return fire_in_pieces(out.reshape(steps, -1), neuron).view(steps, -1, *out.shape[1:])
+
+
+def normal(*shape: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    values = scale * torch.randn(*shape, generator=draws) + shift
+    return values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values
+
+
+def batch_norm(channels: int, *, seed: int, training: bool) -> nn.BatchNorm2d:
+    bn = nn.BatchNorm2d(channels).train(training)
+    for index, tensor in enumerate((bn.weight, bn.bias, bn.running_mean, bn.running_var)):
+        assert tensor is not None
+        tensor.data = normal(channels, seed=seed + index, scale=0.2, shift=float(index in (0, 3)) + 0.2)
+    return bn
+
+
+@needs_compiler
+@settings(max_examples=50, deadline=None)
+@given(
+    neuron=NEURONS,
+    steps=st.sampled_from([1, 3, 4, 6]),
+    size=st.tuples(st.integers(1, 3), st.sampled_from([1, 5, 16, 48]), st.integers(1, 7), st.integers(1, 5)),
+    kind=st.sampled_from(["alone", "constant", "plain shortcut", "normalised shortcut"]),
+    training=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_layer_equals_its_parts(
+    neuron: Neuron, steps: int, size: tuple[int, int, int, int], kind: str, training: bool, seed: int
+) -> None:
+    """Spikes, gradients of all operands and parameters, and running statistics."""
+    images, channels, height, width = size
+    constant = kind == "constant"
+    rows = images if constant else steps * images
+    training = training and rows * height * width > 1
+    results = []
+    for compiled in (False, True):
+        lif = LIF(neuron)
+        lif.compiled = compiled
+        bn = batch_norm(channels, seed=seed, training=training)
+        bn2 = batch_norm(channels, seed=seed + 9, training=training) if kind.startswith("norm") else None
+        z = normal(rows, channels, height, width, seed=seed + 1, scale=2.0, shift=0.5).requires_grad_()
+        r = (
+            normal(rows, channels, height, width, seed=seed + 2).requires_grad_()
+            if "shortcut" in kind
+            else None
+        )
+        common = {"steps": steps, "constant": constant, "shortcut": r, "shortcut_bn": bn2}
+        out = activate(lif, bn, z, **common) if compiled else literal(bn, z, neuron, **common)
+        weight = normal(*out.shape, seed=seed + 3)
+        (out * weight).sum().backward()
+        tensors = {"z": z.grad, "w": bn.weight.grad, "b": bn.bias.grad}
+        tensors |= {"mean": bn.running_mean, "var": bn.running_var, "n": bn.num_batches_tracked}
+        if r is not None:
+            tensors["r"] = r.grad
+        if bn2 is not None:
+            tensors |= {"w2": bn2.weight.grad, "b2": bn2.bias.grad, "mean2": bn2.running_mean}
+        results.append((out.detach(), tensors))
+    (expected, one), (got, two) = results
+    if not torch.equal(got, expected):  # a potential within rounding of the threshold; very rare
+        assert (got != expected).sum() == 1
+        return
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2])
+def test_half_precision_rounds_only_what_is_stored(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        bn, half_bn = (batch_norm(32, seed=0, training=True) for _ in range(2))
+        z = normal(8, 32, 14, 14, seed=1, scale=2.0).bfloat16().requires_grad_()
+        lif = LIF(Neuron())
+        lif.compiled = True
+        out = activate(lif, half_bn, z, steps=4)
+        expected = literal(bn, z.float(), Neuron(), steps=4, constant=False, shortcut=None, shortcut_bn=None)
+        assert out.dtype == torch.bfloat16
+        assert (out.float() != expected).float().mean() < 1e-4
+        weight = normal(*out.shape, seed=2).bfloat16()
+        (ours,) = torch.autograd.grad(out, z, weight)
+        (theirs,) = torch.autograd.grad(expected, z, weight.float())
+        assert (ours - theirs).norm() / theirs.norm() < 0.01
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_compiler
+def test_statistics_do_not_cancel_far_from_zero() -> None:
+    bn = nn.BatchNorm2d(3, momentum=1.0)
+    x = normal(7, 3, 50, 50, seed=0, scale=0.01, shift=100.0)
+    norm = fire.normalisation(bn, x.permute(0, 2, 3, 1).reshape(-1, 3))
+    exact = x.double().var((0, 2, 3), unbiased=False)
+    torch.testing.assert_close(norm.variance.double(), exact, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(norm.mean.double(), x.double().mean((0, 2, 3)), rtol=1e-7, atol=0.0)
+
+
+@needs_compiler
+def test_a_module_with_a_hook_is_not_bypassed() -> None:
+    model = MODELS.load("sresnet18")(width=4)
+    model.compile_operators()
+    with record(model, ["layer1.0.bn1", "layer1.0"]) as outputs:
+        model(torch.rand(2, 3, 8, 8))
+    assert set(outputs) == {"layer1.0.bn1", "layer1.0"}
+
+
+@needs_compiler
+def test_the_same_call_gives_the_same_bits() -> None:
+    """Sums of threads are put together in a fixed order."""
+    model = MODELS.load("sresnet18")(width=16)
+    model.compile_operators()
+    x, y = normal(8, 3, 32, 32, seed=0), torch.arange(8)
+
+    def gradients() -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(model(x).float(), y)
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    for one, two in zip(gradients(), gradients(), strict=True):
+        assert torch.equal(one, two)
+
+
+@needs_compiler
+def test_only_what_is_asked_for_is_computed() -> None:
+    """An attack wants the gradient at the image alone; frozen weights get none."""
+    bn = batch_norm(16, seed=0, training=False)
+    lif = LIF(Neuron())
+    lif.compiled = True
+    z = normal(4, 16, 6, 6, seed=1).requires_grad_()
+    (alone,) = torch.autograd.grad(activate(lif, bn, z, steps=4).sum(), z)
+    assert bn.weight.grad is None
+    bn.requires_grad_(False)
+    (frozen,) = torch.autograd.grad(activate(lif, bn, z, steps=4).sum(), z)
+    assert torch.equal(alone, frozen)
+
+
+@needs_tiles
+@pytest.mark.parametrize(
+    "size", [(3, 32, 32, 9, 9), (5, 96, 32, 7, 8), (2, 32, 64, 4, 4), (70, 32, 64, 5, 3), (1, 64, 32, 32, 31)]
+)
+def test_weight_gradient_equals_the_full_precision_one(size: tuple[int, int, int, int, int]) -> None:
+    images, channels, out, height, width = size
+    x = normal(images, channels, height, width, seed=0).bfloat16()
+    weight = normal(out, channels, 3, 3, seed=1).requires_grad_()
+    grad = normal(*F.conv2d(x.float(), weight, padding=1).shape, seed=2).bfloat16()
+    expected = torch.autograd.grad(F.conv2d(x.float(), weight, padding=1), weight, grad.float())[0]
+    got = weight_gradient(x, grad)
+    assert (got - expected).norm() / expected.norm() < 1e-5
+
+
+@needs_tiles
+def test_convolution_equals_pytorch_under_autocast() -> None:
+    ours, theirs = Conv2d(32, 64, 3, 1, 1, bias=False), nn.Conv2d(32, 64, 3, 1, 1, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    ours.compiled = True
+    grads = []
+    for conv in (ours, theirs):
+        x = normal(4, 32, 9, 9, seed=0).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv(x)
+        (out.float() * normal(*out.shape, seed=1)).sum().backward()
+        assert conv.weight.grad is not None
+        assert x.grad is not None
+        grads.append((out, x.grad, conv.weight.grad))
+    assert torch.equal(grads[0][0], grads[1][0])
+    assert torch.equal(grads[0][1], grads[1][1])
+    torch.testing.assert_close(grads[0][2], grads[1][2], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("compiler", ["", "false"])
+def test_without_a_working_compiler_the_eager_path_runs(
+    compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    model = MODELS.load("sresnet18")(width=4).eval()
+    x = torch.rand(2, 3, 8, 8)
+    expected = model(x)
+    monkeypatch.setenv("TDSNN_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    if not compiler:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    _library.library.cache_clear()
+    try:
+        assert not model.compile_operators()
+        assert ("no C++ compiler" in _library.library().reason) == (not compiler)
+        assert torch.equal(model(x), expected)
+    finally:
+        _library.library.cache_clear()
