@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdsnn.errors import IntegrityError, MissingError
@@ -55,6 +56,38 @@ def fetch_dataset_file(repo: str, filename: str) -> Path:
         MissingError: not cached and not to be had.
     """
     return _fetch(repo, filename, repo_type="dataset", revision="main")
+
+
+def has_dataset_file(repo: str, filename: str) -> bool:
+    """Whether a file of a dataset repository is in the Hub client's cache; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo, filename, repo_type="dataset", revision="main")
+    except HFValidationError:
+        return False
+    return isinstance(found, str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Whether the Hub can be asked for files now."""
+
+    endpoint: str
+    offline: bool
+    """Whether ``HF_HUB_OFFLINE`` forbids to ask."""
+    problem: str
+    """Why there is no answer; empty if there is one."""
+
+
+def connection() -> Connection:
+    """Ask the Hub for a sign of life, for 5 s at most; in offline mode nobody is asked."""
+    from huggingface_hub.constants import is_offline_mode
+
+    endpoint, offline = _endpoint(), is_offline_mode()
+    problem = "HF_HUB_OFFLINE is set" if offline else _unreachable(endpoint)
+    return Connection(endpoint=endpoint, offline=offline, problem=problem)
 
 
 def _fetch(repo: str, filename: str, *, repo_type: str, revision: str) -> Path:

@@ -17,7 +17,16 @@ import torch
 from tdsnn.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
-PACKAGES = ("tdsnn-zoo", "torch", "spikingjelly", "numpy", "scipy", "safetensors", "datasets")
+PACKAGES = (
+    "tdsnn-zoo",
+    "torch",
+    "spikingjelly",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "huggingface_hub",
+    "pyarrow",
+)
 
 _PACKAGE = Path(__file__).resolve().parent
 _SOURCE = (".py", ".cpp", ".h")

@@ -54,7 +54,7 @@ class Recipe:
     precision: str = "bf16"
     """``bf16`` (autocast) or ``fp32``."""
     compile: bool = False
-    """Run the training step through ``torch.compile``."""
+    """Run the training step through the compiled operators."""
     augmentation: tuple[str, ...] = ()
     """Names of augmentations in the order they are applied."""
 

@@ -139,10 +139,8 @@ def load(name: str | os.PathLike[str], *, device: str = "cpu", compile: bool = F
     Args:
         name: as for :func:`locate`.
         device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``.
-        compile: on CPU, let the spiking layers run through the compiled operators. The first call on a
-            machine makes them, in about 20 s. Without a C++ compiler the model stays on the eager path,
-            with the results that it has without ``compile``; ``tdsnn-zoo doctor`` says why. On CUDA it
-            changes nothing.
+        compile: on CPU, use the compiled operators (made once, in about 20 s). Without a C++ compiler the
+            model stays on the eager path, with equal results; ``tdsnn-zoo doctor`` says why.
 
     Raises:
         UsageError, MissingError, IntegrityError: as :func:`locate`; also for a device that is not there and

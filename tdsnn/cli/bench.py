@@ -183,6 +183,7 @@ def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
     from tdsnn.bench.plan import Plan, make_strikes
     from tdsnn.bench.subjects import compile_subjects, load_subjects
     from tdsnn.data._base import load_split
+    from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
 
     strikes = make_strikes(request.attacks, eps_255=request.eps_255, steps=request.steps)
@@ -198,7 +199,7 @@ def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
         device=device,
     )
     if request.n * len(strikes) * len(names) >= _COMPILE_FROM:
-        _output.note("Preparing compiled spiking layers (about 20 s the first time) ...")
+        _output.note(NOTICE)
         compile_subjects(loaded.subjects, device=device)
     return plan, loaded.subjects
 

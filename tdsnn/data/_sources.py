@@ -42,6 +42,13 @@ class Source(Protocol):
     def describe(self, split: str) -> str:
         """Short name of the place, for messages."""
 
+    def check(self, split: str) -> None:
+        """Find out, without reading it and without a network, whether the split is on this machine.
+
+        Raises:
+            MissingError: it is not, and why.
+        """
+
     def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
         """All samples of the split, images decoded to ``shape`` (C, H, W).
 
@@ -86,8 +93,17 @@ class LocalMirror:
         """Short name of the place, for messages."""
         return "local mirror"
 
+    def check(self, split: str) -> None:
+        """Whether the mirror has the split's file."""
+        self._path(split)
+
     def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
         """All samples of the split, from ``$TDSNN_DATA``."""
+        path = self._path(split)
+        images, labels = self.layout.load(path, shape=shape, progress=progress)
+        return RawSplit(images=images, labels=labels, origin=str(path))
+
+    def _path(self, split: str) -> Path:
         wanted = f"{self.folder}/{self.layout.filename(split)}"
         root = os.environ.get("TDSNN_DATA")
         if not root:
@@ -95,8 +111,7 @@ class LocalMirror:
         path = Path(root).expanduser() / wanted
         if not path.is_file():
             raise MissingError(f"{path} does not exist", hint=f"Put the Hub's file at {path}")
-        images, labels = self.layout.load(path, shape=shape, progress=progress)
-        return RawSplit(images=images, labels=labels, origin=str(path))
+        return path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +124,13 @@ class HubRepo:
     def describe(self, split: str) -> str:
         """Short name of the place, for messages."""
         return f"Hub dataset {self.repo}"
+
+    def check(self, split: str) -> None:
+        """Whether the Hub client's cache has the split's file."""
+        from tdsnn import hub
+
+        if not hub.has_dataset_file(self.repo, self.layout.filename(split)):
+            raise MissingError("it is not downloaded")
 
     def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
         """All samples of the split, from the Hub or its download cache."""
@@ -133,19 +155,27 @@ class IdxFolder:
         """Short name of the place, for messages."""
         return f"system package {self.package}"
 
+    def check(self, split: str) -> None:
+        """Whether the package's folder has both files of the split."""
+        self._paths(split)
+
     def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
         """All samples of the split, from the package's folder."""
-        paths = [self.folder / file for file in self.files[split]]
-        for path in paths:
+        images_path, labels_path = self._paths(split)
+        from tdsnn.data._formats import read_idx
+
+        images, labels = read_idx(images_path, labels_path, shape=shape)
+        progress(len(labels), len(labels))
+        return RawSplit(images=images, labels=labels, origin=f"{images_path} with {labels_path.name}")
+
+    def _paths(self, split: str) -> tuple[Path, Path]:
+        images, labels = (self.folder / file for file in self.files[split])
+        for path in (images, labels):
             if not path.is_file():
                 raise MissingError(
                     f"{path} does not exist", hint=f"Debian and Ubuntu: apt-get install {self.package}"
                 )
-        from tdsnn.data._formats import read_idx
-
-        images, labels = read_idx(paths[0], paths[1], shape=shape)
-        progress(len(labels), len(labels))
-        return RawSplit(images=images, labels=labels, origin=f"{paths[0]} with {paths[1].name}")
+        return images, labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +193,14 @@ class PythonPackage:
         """Short name of the place, for messages."""
         return f"Python package {self.package}"
 
-    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
-        """All samples of the split, from the package."""
+    def check(self, split: str) -> None:
+        """Whether the package is installed."""
         if importlib.util.find_spec(self.module) is None:
             raise MissingError("it is not installed", hint=f"pip install {self.package}")
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, from the package."""
+        self.check(split)
         images, labels = self.reader(split)
         progress(len(labels), len(labels))
         return RawSplit(images=images, labels=labels.astype("int64"), origin=self.package)

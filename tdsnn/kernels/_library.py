@@ -21,6 +21,8 @@ _SOURCES = ("fire.cpp", "convolution.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-w")
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_S = 300
+NOTICE = "Preparing compiled operators (about 30 s the first time) ..."
+"""What a command says before it asks for the library."""
 
 
 _ADDRESS, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
@@ -51,7 +53,7 @@ class Library:
 
 @cache
 def library() -> Library:
-    """Compile (about 20 s, once per machine and version) and load the operators."""
+    """Compile (about 30 s, once per machine and version) and load the operators."""
     compiler = find_compiler()
     if compiler is None:
         return Library(None, f"no C++ compiler found (looked for $CXX, {', '.join(_COMPILERS)})")

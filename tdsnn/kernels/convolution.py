@@ -59,7 +59,7 @@ def has_tiles() -> bool:
 
 
 class _Convolution(torch.autograd.Function):
-    """3x3, padding 1, stride 1. ``x`` (N, C, H, W) in bf16, ``weight`` in fp32; its gradient is summed in fp32."""
+    """3x3, padding 1, stride 1; ``x`` (N, C, H, W) in bf16, ``weight`` and its gradient in fp32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class Model(nn.Module, ABC):
         return (x - self.mean) / self.std
 
     def compile_operators(self) -> bool:
-        """Let spiking layers run through the compiled operators on CPU (made once, in about 20 s).
+        """Let layers run through the compiled operators on CPU (made once, in about 30 s).
 
         Returns:
             Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
@@ -114,6 +114,8 @@ class Model(nn.Module, ABC):
         for layer in self.modules():
             if isinstance(layer, LIF | Conv2d):
                 layer.compiled = compiled
+        if compiled:
+            self.to(memory_format=torch.channels_last)
         return compiled
 
     @property

@@ -79,7 +79,7 @@ class LIF(nn.Module):
         return potentials[self]
 
     def carry(self, potential: Tensor) -> None:
-        """Leave a potential (N, ...) for the next call inside :func:`carried`."""
+        """Leave a potential (N, ...) for the next call; outside :func:`carried` it is forgotten."""
         potentials = _POTENTIALS.get()
         if potentials is not None:
             potentials[self] = potential

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tdsnn.errors import UsageError
 from tdsnn.topography.sheets import CorticalSheet
@@ -66,5 +68,24 @@ def gather(output_TNCHW: Tensor, clusters: Clusters) -> Tensor:
     # In (H, W, C) order the units of a channels-last output are a view; in (C, H, W) they would be a copy.
     channel, pixel = units // (height * width), units % (height * width)
     rows = output_TNCHW.permute(0, 1, 3, 4, 2).reshape(steps * trials, -1)
-    index = (pixel * channels + channel).expand(steps * trials, -1)
-    return rows.gather(1, index).view(steps, trials, count, size).permute(2, 0, 1, 3).float()
+    chosen: Tensor = _Columns.apply(rows, pixel * channels + channel)
+    return chosen.view(steps, trials, count, size).permute(2, 0, 1, 3)
+
+
+class _Columns(torch.autograd.Function):
+    """Columns of a matrix (R, U), as float32; a column may be asked for more than once."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_RU: Tensor, columns: Tensor) -> Tensor:
+        ctx.columns, ctx.shape, ctx.dtype = columns, rows_RU.shape, rows_RU.dtype
+        return rows_RU.index_select(1, columns).float()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        different, place = ctx.columns.unique(return_inverse=True)
+        # A small matrix product adds what goes to the same column; scatter_add takes several times as long.
+        added = grad @ F.one_hot(place, len(different)).to(grad.dtype)
+        to_rows = grad.new_zeros(ctx.shape, dtype=ctx.dtype)
+        to_rows[:, different] = added.to(ctx.dtype)
+        return to_rows, None

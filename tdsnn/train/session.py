@@ -12,6 +12,7 @@ from tdsnn import manifest as manifests
 from tdsnn.data._base import load_split
 from tdsnn.errors import Interrupted, MissingError, UsageError
 from tdsnn.files import write_atomic
+from tdsnn.kernels._library import NOTICE
 from tdsnn.paths import runs_dir
 from tdsnn.runtime import choose_device, environment
 from tdsnn.train.recipe import override
@@ -58,6 +59,8 @@ def train(
         raise UsageError(
             f"{folder} already holds a run.", hint="Continue it with --resume, or choose another --run-dir."
         )
+    if manifest.recipe.compile and target.type == "cpu":
+        note(NOTICE)
     splits = load_split(manifest.dataset, "train"), load_split(manifest.dataset, "test")
     trainer = loop.Trainer(manifest, folder=folder, train=splits[0], monitor=splits[1], device=target)
     main = trainer.accelerator.is_main_process

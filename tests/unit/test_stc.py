@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdsnn.errors import UsageError
-from tdsnn.topography.clusters import gather, sample_clusters
+from tdsnn.topography.clusters import Clusters, gather, sample_clusters
 from tdsnn.topography.losses.stc import STC, stc_terms
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
 from tdsnn.types import Topography
@@ -161,6 +161,17 @@ def test_gather_picks_units_in_flattened_order() -> None:
     lasting = output.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (4, 3))
     assert torch.equal(gather(output, clusters), expected)
     assert torch.equal(gather(lasting, clusters), expected)
+
+
+def test_gather_adds_the_gradients_of_a_unit_in_several_clusters() -> None:
+    output = torch.rand(2, 3, 4, 5, 6, requires_grad=True)
+    units = torch.randint(4 * 5 * 6, (7, 30), generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(7, 2, 3, 30)
+    literal = output.flatten(2)[:, :, units].permute(2, 0, 1, 3)
+    (expected,) = torch.autograd.grad((literal * weight).sum(), output)
+    got = gather(output, Clusters(units=units, proximity=torch.empty(0)))
+    (ours,) = torch.autograd.grad((got * weight).sum(), output)
+    torch.testing.assert_close(ours, expected)
 
 
 def test_sheets_without_layers_are_refused() -> None:

@@ -205,7 +205,7 @@ def test_settings_are_typed() -> None:
         ("epochs=0", "1 to 100000"),
         ("lr=-1", "lr must lie in"),
         ("restarts=[3, 2]", "restarts must ascend"),
-        ("restarts=[7]", "restarts must ascend"),
+        ("restarts=[99]", "restarts must ascend"),
         ("optimizer=adam", "Did you mean adamw"),
         ("model.widht=8", "Did you mean width"),
         ("topo.alpha=1", "no section called 'topo'"),

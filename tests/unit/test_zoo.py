@@ -112,6 +112,18 @@ def test_load_restores_everything(store: Path) -> None:
     assert torch.equal(loaded.sheets["conv"].positions, original.sheets["conv"].positions)
 
 
+def test_compile_is_asked_for_and_for_the_cpu_only(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Model] = []
+    monkeypatch.setattr(Tiny, "compile_operators", lambda model: asked.append(model))
+    zoo.load("tiny")
+    assert asked == []
+    model = zoo.load("tiny", compile=True)
+    assert asked == [model]
+    monkeypatch.setattr("tdsnn.runtime.choose_device", lambda name: torch.device("meta"))
+    zoo.load("tiny", compile=True)
+    assert asked == [model]
+
+
 def test_embedded_needs_no_network(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "fetch_file", None)
     assert zoo.available("tiny") == "embedded"

@@ -1,0 +1,66 @@
+"""Which code runs each operator on a device, and why. For reports: nothing is dispatched by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tdsnn.kernels._library import cpu_features, library
+from tdsnn.kernels.convolution import has_tiles
+
+FIRE = "normalisation, shortcut and LIF"
+FORWARD = "convolution, forward"
+INPUT_GRADIENT = "convolution, input gradient"
+WEIGHT_GRADIENT = "convolution, weight gradient"
+
+COMPILED = "compiled"
+EAGER = "eager"
+TILES = "AMX tiles"
+PYTORCH = "PyTorch"
+SPIKINGJELLY = "PyTorch, then SpikingJelly's kernels"
+
+_NO_OTHER = "the project has no operator of its own for it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorPath:
+    """What a model runs for one operator once ``compile_operators`` was called on it."""
+
+    operator: str
+    device: str
+    """``cpu`` or ``cuda``."""
+    path: str
+    reason: str
+
+
+def operators(device: torch.device) -> tuple[OperatorPath, ...]:
+    """Path of every operator on a device. The first call for a CPU compiles the operators, in about 20 s."""
+    on_cpu = device.type == "cpu"
+    paths = {
+        FIRE: _fire_on_cpu() if on_cpu else (SPIKINGJELLY, "the compiled operators are for CPUs"),
+        FORWARD: (PYTORCH, _NO_OTHER),
+        INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
+        WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, "AMX tiles are for CPUs"),
+    }
+    return tuple(
+        OperatorPath(operator=operator, device=device.type, path=path, reason=reason)
+        for operator, (path, reason) in paths.items()
+    )
+
+
+def _fire_on_cpu() -> tuple[str, str]:
+    made = library()
+    if not made:
+        return EAGER, made.reason
+    return COMPILED, f"for at most {made.call('tdsnn_fire_max_steps')} time steps; {made.reason}"
+
+
+def _weight_gradient_on_cpu() -> tuple[str, str]:
+    if has_tiles():
+        return TILES, "under bf16 autocast, for 3x3, stride 1, channels a multiple of 32; else PyTorch"
+    if not library():
+        return PYTORCH, library().reason
+    if "amx_bf16" not in cpu_features().split():
+        return PYTORCH, "the CPU lists no AMX bf16"
+    return PYTORCH, "the CPU has AMX bf16, but the compiler or the system does not give it"
