@@ -49,6 +49,9 @@ class Recipe:
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are saved; 0 turns averaging off."""
+    bn_batches: int = 0
+    """Training batches whose mean statistics replace the running ones of batch normalisation at the end, as
+    "precise BN" (Wu and Johnson 2021, arXiv:2105.07576); 0 keeps the running ones."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 turns clipping off."""
     precision: str = "bf16"

@@ -17,7 +17,7 @@ from typing import Any
 from tdsnn.paths import cache_dir
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("fire.cpp", "convolution.cpp")
+_SOURCES = ("convolution.cpp", "fire.cpp", "moments.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-w")
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_S = 300

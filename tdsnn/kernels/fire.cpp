@@ -1,14 +1,11 @@
 // Batch normalisation, shortcut and leaky integrate-and-fire neurons in one pass over memory.
 //
 // Tensors are (T, M, C) with channels last; a step holds count = M * C numbers. Nothing is kept for the backward
-// pass but the inputs: potentials are computed anew from them. Sums over a channel run in fp32 over short
-// stretches and in fp64 between them.
-#include "vector.h"
+// pass but the inputs: potentials are computed anew from them.
+#include "channels.h"
 
-#include <algorithm>
 #include <cmath>
 #include <type_traits>
-#include <vector>
 
 struct Operand {            // what is added to the current of a neuron
     const void* data;       // (T, M, C), or (M, C) if `constant`; null if there is none
@@ -31,22 +28,7 @@ struct Problem {
 
 namespace {
 
-constexpr int64_t STRETCH = 256;  // additions in fp32 before a sum moves to fp64
 constexpr int MAX_STEPS = 64;
-#define FLATTEN __attribute__((flatten))
-
-// Per-channel numbers repeated, so that any sixteen consecutive elements read sixteen consecutive entries.
-// At least 128 entries: sums into neighbouring groups then do not wait for each other.
-struct Table {
-    int64_t period;
-    std::vector<float> values;
-    Table(int64_t channels) : period(channels * std::max<int64_t>(1, 128 / channels)), values(period + LANES) {}
-    const float* data() const { return values.data(); }
-    template <class F>
-    Table(int64_t channels, F value) : Table(channels) {
-        for (size_t i = 0; i < values.size(); i++) values[i] = value(i % channels);
-    }
-};
 
 struct Affine {  // normalised x = x * scale + offset
     Table scale, offset, mean;
@@ -57,63 +39,6 @@ struct Affine {  // normalised x = x * scale + offset
     static float inverse_deviation(const Operand& o, int64_t c) { return 1.0f / std::sqrt(o.variance[c] + o.epsilon); }
     static float factor(const Operand& o, int64_t c) { return o.weight[c] * inverse_deviation(o, c); }
 };
-
-struct Sums {  // per channel, of one thread
-    int64_t channels;
-    std::vector<Table> fast;
-    std::vector<std::vector<double>> slow;
-    Sums(int64_t channels, int kinds)
-        : channels(channels), fast(kinds, Table(channels)), slow(kinds, std::vector<double>(channels)) {}
-    float* data(int kind) { return fast[kind].values.data(); }
-    void settle() {
-        for (size_t kind = 0; kind < fast.size(); kind++)
-            for (size_t i = 0; i < fast[kind].values.size(); i++) {
-                slow[kind][i % channels] += fast[kind].values[i];
-                fast[kind].values[i] = 0;
-            }
-    }
-};
-
-// In a fixed order, so that the same call gives the same bits.
-Sums merged(const std::vector<Sums>& shares) {
-    Sums total = shares[0];
-    for (size_t k = 1; k < shares.size(); k++)
-        for (size_t kind = 0; kind < total.slow.size(); kind++)
-            for (int64_t c = 0; c < total.channels; c++) total.slow[kind][c] += shares[k].slow[kind][c];
-    return total;
-}
-
-// Calls body(first, entry, lanes) for every group of a range of elements; `entry` indexes tables.
-template <class Body, class Pause>
-inline void sweep(int64_t begin, int64_t end, int64_t period, Body body, Pause pause) {
-    int64_t entry = begin % period, until_pause = STRETCH * period, i = begin;
-    for (; i + LANES <= end; i += LANES) {
-        body(i, entry, Whole());
-        entry += LANES;
-        while (entry >= period) entry -= period;
-        until_pause -= LANES;
-        if (until_pause <= 0) pause(), until_pause = STRETCH * period;
-    }
-    if (i < end) body(i, entry, (int)(end - i));
-    pause();
-}
-
-// A thread for less than this costs more than it saves.
-int worth(int64_t count, int threads) {
-    return (int)std::max<int64_t>(1, std::min<int64_t>(threads, count / (256 * LANES)));
-}
-
-// Calls work(k, begin, end) for the k-th of worth(count, threads) shares of all elements.
-template <class Work>
-void parallel(int64_t count, int threads, Work work) {
-    const int64_t groups = (count + LANES - 1) / LANES;
-    threads = worth(count, threads);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int k = 0; k < threads; k++) {
-        int64_t begin = groups * k / threads * LANES, end = std::min(groups * (k + 1) / threads * LANES, count);
-        work(k, begin, end);
-    }
-}
 
 // Then multiplying by 1 / tau rounds as dividing does.
 bool power_of_two(float tau) {
@@ -331,31 +256,6 @@ void backward(const Problem& p, const S* grad, S* to_current, S* to_shortcut, fl
     if (to_current || to_shortcut) gradients<K>(p, a, b, grad, sums, to_current, to_shortcut);
 }
 
-template <class S>
-void moments(const S* x, int64_t rows, int64_t channels, int threads, float* mean, float* variance) {
-    // Deviations from the first row: the sum of their squares does not cancel when the mean is far from zero.
-    const Table pivot(channels, [&](int64_t c) { return load(x + c, 1)[0]; });
-    std::vector<Sums> shares(worth(rows * channels, threads), Sums(channels, 2));
-    parallel(rows * channels, threads, [&](int k, int64_t begin, int64_t end) FLATTEN {
-        Sums& sums = shares[k];
-        float *first = sums.data(0), *second = sums.data(1);
-        const float* const shift = pivot.data();
-        const S* const data = x;
-        sweep(begin, end, pivot.period, [&](int64_t i, int64_t entry, auto lanes) {
-            vec d = load(data + i, lanes) - load(shift + entry);
-            if (lanes < LANES) d = within(lanes) ? d : vec{};
-            store(first + entry, load(first + entry) + d);
-            store(second + entry, load(second + entry) + d * d);
-        }, [&] { sums.settle(); });
-    });
-    const Sums total = merged(shares);
-    for (int64_t c = 0; c < channels; c++) {
-        const double shift = total.slow[0][c] / rows;
-        mean[c] = pivot.values[c] + shift;
-        variance[c] = std::max(total.slow[1][c] / rows - shift * shift, 0.0);
-    }
-}
-
 // Calls f with the kind of a problem.
 template <class F>
 void specialised(const Problem& p, F f) {
@@ -398,10 +298,5 @@ void tdsnn_fire_backward(const Problem* p, const void* grad, void* to_current, v
         using S = typename K::S;
         backward<K>(*p, (const S*)grad, (S*)to_current, (S*)to_shortcut, weight, bias, shortcut_weight, shortcut_bias);
     });
-}
-
-void tdsnn_moments(const void* x, int half, int64_t rows, int64_t channels, int threads, float* mean, float* variance) {
-    if (half) moments((const bf16*)x, rows, channels, threads, mean, variance);
-    else moments((const float*)x, rows, channels, threads, mean, variance);
 }
 }

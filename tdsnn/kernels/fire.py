@@ -67,7 +67,6 @@ def normalisation(bn: nn.BatchNorm2d, x_MC: Tensor) -> Normalisation:
     """What ``bn`` does to ``x_MC`` (rows, C); in training mode its running statistics move, as in PyTorch."""
     assert bn.running_mean is not None
     assert bn.running_var is not None
-    assert bn.momentum is not None
     if not bn.training:
         return Normalisation(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps, batch=False)
     rows, channels = x_MC.shape
@@ -83,10 +82,12 @@ def normalisation(bn: nn.BatchNorm2d, x_MC: Tensor) -> Normalisation:
         variance.data_ptr(),
     )
     with torch.no_grad():
-        bn.running_mean.lerp_(mean, bn.momentum)
-        bn.running_var.lerp_(variance * (rows / max(rows - 1, 1)), bn.momentum)
-        if bn.num_batches_tracked is not None:
-            bn.num_batches_tracked.add_(1)
+        assert bn.num_batches_tracked is not None
+        bn.num_batches_tracked.add_(1)
+        # Without a momentum PyTorch keeps the plain mean over all batches.
+        share = 1.0 / float(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
+        bn.running_mean.lerp_(mean, share)
+        bn.running_var.lerp_(variance * (rows / max(rows - 1, 1)), share)
     return Normalisation(mean, variance, bn.weight, bn.bias, bn.eps, batch=True)
 
 

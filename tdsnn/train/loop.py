@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tdsnn import zoo
@@ -132,18 +132,41 @@ class Trainer:
             self.save()
             raise
         if self.accelerator.is_main_process:
+            self._finish()
             zoo.save(
-                self.final_model(),
+                self.model,
                 self.folder / CHECKPOINT,
                 name=self.manifest.name,
                 dataset=self.manifest.dataset,
             )
 
-    def final_model(self) -> Model:
-        """The weights to publish: the averaged ones if the recipe averages."""
+    def _finish(self) -> None:
+        """Turn the model into the one to publish: averaged weights, settled statistics, eval mode."""
         if self.average is not None:
             self.model.load_state_dict(self.average.values)
-        return self.model.eval()
+        if self.manifest.recipe.bn_batches:
+            self._settle_statistics()
+        self.model.eval()
+
+    @torch.no_grad()
+    def _settle_statistics(self) -> None:
+        """Mean statistics over many training batches; running ones hang on the last ten or so, and the flips
+        of neurons near their threshold make that felt. In full precision, as at inference."""
+        recipe = self.manifest.recipe
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # PyTorch's word for a plain mean
+        plan = batches(
+            recipe.seed, recipe.epochs, samples=len(self.train.labels), batch_size=recipe.batch_size
+        )
+        self.model.train()
+        for step, chosen in enumerate(plan[: recipe.bn_batches]):
+            draws = generator(recipe.seed, "augment", recipe.epochs, step, 0)
+            self.model(self._batch(chosen.numpy(), draws)[0])
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def save(self) -> None:
         """Write the state; only the main process does."""

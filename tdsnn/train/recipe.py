@@ -22,6 +22,7 @@ _RANGES = {
     "warmup_epochs": (0.0, 100_000),
     "label_smoothing": (0.0, 0.99),
     "ema_decay": (0.0, 0.99999),
+    "bn_batches": (0, 10_000),
     "clip_norm": (0.0, 1e6),
     "alpha": (0.0, 1e6),
     "beta": (0.0, 1e6),

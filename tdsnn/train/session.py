@@ -83,9 +83,7 @@ def train(
         return None
     outcome = {
         "name": manifest.name,
-        "monitor_accuracy": loop.accuracy(
-            trainer.final_model(), splits[1], device=trainer.accelerator.device
-        ),
+        "monitor_accuracy": loop.accuracy(trainer.model, splits[1], device=trainer.accelerator.device),
         "n": len(splits[1].labels),
         "data_digests": {"train": splits[0].digest, "test": splits[1].digest},
         "checkpoint": str(folder / loop.CHECKPOINT),

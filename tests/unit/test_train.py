@@ -95,7 +95,7 @@ def test_resume_is_bit_equal(tmp_path: Path, split: Split, changes: tuple[str, .
     second.resume()
     assert vars(second.position) == {"epoch": 0, "step": 5}
     second.run(Quiet())
-    one, two = whole.final_model().state_dict(), second.final_model().state_dict()
+    one, two = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
     states = load_state(tmp_path / "whole"), load_state(tmp_path / "parts")
     assert str(states[0]["optimizer"]) == str(states[1]["optimizer"])
@@ -174,7 +174,7 @@ def test_resume_across_a_restart_is_bit_equal(tmp_path: Path, split: Split) -> N
     second.model.load_state_dict(state["model"])
     second.position.epoch = 1
     second.run(Quiet())
-    one, two = whole.final_model().state_dict(), second.final_model().state_dict()
+    one, two = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
