@@ -102,4 +102,7 @@ def _check(record: Recipe | Topography) -> None:
     if isinstance(record, Recipe):
         ascending = (0, *record.restarts, record.epochs)
         if any(late <= early for early, late in pairwise(ascending)):
-            raise UsageError(f"restarts must ascend within 1 to {record.epochs - 1}, not {record.restarts}.")
+            raise UsageError(
+                f"restarts must ascend within 1 to {record.epochs - 1}, not {list(record.restarts)}.",
+                hint="Without restarts: --set 'restarts=[]'",
+            )

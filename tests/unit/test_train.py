@@ -162,6 +162,24 @@ def test_restarts_begin_a_lower_cycle() -> None:
     assert rates == pytest.approx([0, 1, 0, 0, 0.5, 0, 0.25], abs=1e-3)
 
 
+def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Split) -> None:
+    run = trainer(small("epochs=1", "bn_batches=3", "augmentation=[]"), tmp_path, split)
+    run.run(Quiet())
+    model, recipe = run.model, run.manifest.recipe
+    plan = batches(recipe.seed, recipe.epochs, samples=len(split.labels), batch_size=recipe.batch_size)
+    means, variances = [], []
+    for chosen in plan[:3]:
+        x = torch.from_numpy(split.images[chosen.numpy()]).float() / 255
+        with torch.no_grad():
+            first = model.conv1((x - model.mean) / model.std)
+        means.append(first.mean((0, 2, 3)))
+        variances.append(first.var((0, 2, 3)))
+    torch.testing.assert_close(model.bn1.running_mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(model.bn1.running_var, torch.stack(variances).mean(0))
+    assert model.bn1.momentum == 0.1
+    assert not model.training
+
+
 def test_resume_across_a_restart_is_bit_equal(tmp_path: Path, split: Split) -> None:
     """At a restart the optimiser forgets, so weights and position are all that a run needs there."""
     manifest = small("epochs=2", "restarts=[1]")
@@ -232,7 +250,8 @@ def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
 
 COMMAND = ["train", "tsresnet18", "--device", "cpu", "--run-dir"]
 DIGITS = [
-    f"--set={change}" for change in (*SMALL[:2], "epochs=1", "compile=false", "topography.cluster_units=8")
+    f"--set={change}"
+    for change in (*SMALL[:2], "epochs=1", "restarts=[]", "compile=false", "topography.cluster_units=8")
 ]
 WRAPPER = """
 import sys
