@@ -6,9 +6,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tdsnn.kernels.neuron import Neuron
 from tdsnn.models._base import MODELS, Model
+
+NEURONS = st.builds(
+    Neuron,
+    tau=st.sampled_from([1.5, 2.0, 4.0]),
+    v_threshold=st.sampled_from([0.5, 1.0]),
+    v_reset=st.sampled_from([None, 0.0, -0.2]),
+    decay_input=st.booleans(),
+    detach_reset=st.booleans(),
+    surrogate_alpha=st.sampled_from([1.0, 2.0, 5.0]),
+)
+"""Every kind of neuron, for property tests."""
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 """Convolutions of other batch sizes round differently. No spike flips with these seeds: far outside."""

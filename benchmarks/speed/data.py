@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.speed._measure import Row, Settings, Target, interleave
 from benchmarks.speed._steps import BATCH, CLASSES, OURS, SIZE, make_batch, make_step
-from tdsnn.data._augment import augment
+from tdsnn.train.loop import prepare
 
 _WIDTH = 16
 _IMAGES = 10_000
@@ -41,5 +41,5 @@ def run(settings: Settings) -> list[Row]:
 def _prepare(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """What the training loop does before a step."""
     chosen = torch.randint(len(images), (BATCH,), generator=draws)
-    augmented = augment(images[chosen], _AUGMENTATION, generator=draws)
-    return augmented.float().div_(255).contiguous(memory_format=torch.channels_last), labels[chosen]
+    x = prepare(images[chosen], _AUGMENTATION, generator=draws, device=torch.device("cpu"))
+    return x, labels[chosen]

@@ -35,7 +35,7 @@ class OperatorPath:
 
 
 def operators(device: torch.device) -> tuple[OperatorPath, ...]:
-    """Path of every operator on a device. The first call for a CPU compiles the operators, in about 20 s."""
+    """Path of every operator on a device. The first call for a CPU compiles the operators, in about 30 s."""
     on_cpu = device.type == "cpu"
     paths = {
         FIRE: _fire_on_cpu() if on_cpu else (SPIKINGJELLY, "the compiled operators are for CPUs"),

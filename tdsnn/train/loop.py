@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -226,16 +226,9 @@ class Trainer:
         return parts
 
     def _batch(self, indices: np.ndarray[Any, Any], draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = augment(
-            torch.from_numpy(self.train.images[indices]), self.manifest.recipe.augmentation, generator=draws
-        )
+        images = torch.from_numpy(self.train.images[indices])
         device = self.accelerator.device
-        x = (
-            images.to(device, non_blocking=True)
-            .float()
-            .div_(255)
-            .contiguous(memory_format=torch.channels_last)
-        )
+        x = prepare(images, self.manifest.recipe.augmentation, generator=draws, device=device)
         return x, torch.from_numpy(self.train.labels[indices]).to(device)
 
     def _line(self) -> dict[str, Any]:
@@ -263,6 +256,14 @@ class Trainer:
             with (self.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             watcher.epoch(line)
+
+
+def prepare(
+    images: Tensor, augmentation: Sequence[str], *, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Augmented images (N, C, H, W) in [0, 1], channels last, on the device, from uint8 ones."""
+    x = augment(images, augmentation, generator=generator).to(device, non_blocking=True)
+    return x.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
 def fresh_model(manifest: Manifest, *, image_size: tuple[int, ...]) -> Model:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import NEURONS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,15 +18,6 @@ from tdsnn.models._neurons import LIF, activate
 
 needs_compiler = pytest.mark.skipif(not _library.library(), reason="no C++ compiler")
 needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
-
-NEURONS = st.builds(
-    Neuron,
-    tau=st.sampled_from([1.5, 2.0, 4.0]),
-    v_threshold=st.sampled_from([0.5, 1.0]),
-    v_reset=st.sampled_from([None, 0.0, -0.2]),
-    decay_input=st.booleans(),
-    detach_reset=st.booleans(),
-)
 
 
 def literal(

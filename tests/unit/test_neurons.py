@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import NEURONS
 from spikingjelly.activation_based import functional, neuron, surrogate
 from spikingjelly.activation_based.model import spiking_resnet
 
@@ -14,16 +15,6 @@ from tdsnn.kernels import neuron as eager
 from tdsnn.kernels.neuron import Neuron
 from tdsnn.models._base import MODELS, record
 from tdsnn.models._neurons import LIF
-
-NEURONS = st.builds(
-    Neuron,
-    tau=st.sampled_from([1.5, 2.0, 4.0]),
-    v_threshold=st.sampled_from([0.5, 1.0]),
-    v_reset=st.sampled_from([None, 0.0, -0.2]),
-    decay_input=st.booleans(),
-    detach_reset=st.booleans(),
-    surrogate_alpha=st.sampled_from([1.0, 2.0, 5.0]),
-)
 
 
 def reference(spec: Neuron) -> neuron.LIFNode:
