@@ -1,13 +1,14 @@
-// Weight gradient of a 3x3 convolution (padding 1, stride 1) on AMX tiles, from bf16 operands with channels last.
+// Weight gradient of a 3x3 convolution (padding 1, stride 1 or 2) on AMX tiles, from bf16 operands with channels last.
 //
-// For one shift of the kernel, the gradient is a matrix product over all positions. Inputs are transposed once per image
-// into padded planes, channel by channel, so that each of the nine shifts is the same array read from another offset;
-// output gradients are interleaved by pairs of positions, as the tile product wants them. Positions in the padding have
-// a zero output gradient.
+// For one place of the kernel, the gradient is a matrix product over all output positions. The positions of several
+// images form one stream, with one column of padding between rows and one row between images, where the output gradient
+// is zero. With stride 2 the input has one stream for every parity of row and column. Each of the nine places then reads
+// the same stream from another offset. Tiles take one operand with pairs of positions interleaved, so inputs are packed
+// twice, for even and for odd offsets, and every tile is 16 whole cache lines in a row.
 #include <cstdint>
 
 struct Shape {  // of one convolution; `images` counts all time steps
-    int64_t images, height, width, in_channels, out_channels;
+    int64_t images, height, width, in_channels, out_channels, stride;
     int32_t threads;
 };
 
@@ -17,105 +18,143 @@ struct Shape {  // of one convolution; `images` counts all time steps
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 namespace {
 
 constexpr int TILE = 16;                     // channels of a tile
+constexpr int GROUP = 2 * TILE;              // channels that four tiles of sums take from either operand
+constexpr int SIZE = TILE * TILE;            // numbers in a tile of sums
 constexpr int DEPTH = 32;                    // positions that one tile product sums over
+constexpr int PLACES = 9;                    // of the kernel
 constexpr int64_t BLOCK_BYTES = 768 * 1024;  // of packed operands: they stay in the second-level cache
-constexpr int64_t CHUNK = 256;               // positions whose tiles stay in the first-level cache for all nine shifts
+constexpr int64_t CHUNK = 256;               // positions whose tiles stay in the first-level cache for all nine places
 
 typedef uint16_t half;
 
+// Memory that begins with a cache line.
+template <typename T>
+class Lines {
+    std::vector<T> all;
+    T* first;
+
+   public:
+    Lines(int64_t size) : all(size + 64 / sizeof(T), 0) {
+        first = (T*)(((uintptr_t)all.data() + 63) / 64 * 64);
+    }
+    T* operator+(int64_t k) { return first + k; }
+};
+
 struct Geometry {
-    int64_t images, height, width, in, out;
-    int64_t row;        // length of a padded row
-    int64_t positions;  // of one image that are summed over, a multiple of DEPTH
-    int64_t plane;      // length of one padded channel, with room to read past its end
-    int64_t block;      // images packed at once
+    int64_t images, height, width, in, out, stride;
+    int64_t out_height, out_width;
+    int64_t row, image;  // lengths in a stream, with padding
+    int64_t block;       // images packed at once
+    int64_t positions;   // of a block, in whole tiles
+    int64_t stream;      // positions of an input stream, which is read from an offset
     Geometry(const Shape& s)
-        : images(s.images), height(s.height), width(s.width), in(s.in_channels), out(s.out_channels), row(s.width + 2),
-          positions(whole(s.height * row)), plane(whole(positions + 2 * (row + 1))) {
-        block = std::max<int64_t>(1, std::min(images, BLOCK_BYTES / (2 * (in * plane + out * positions))));
+        : images(s.images), height(s.height), width(s.width), in(s.in_channels), out(s.out_channels), stride(s.stride),
+          out_height((height - 1) / stride + 1), out_width((width - 1) / stride + 1), row(out_width + 1),
+          image((out_height + 1) * row) {
+        block = std::max<int64_t>(1, std::min(images, BLOCK_BYTES / (2 * image * (2 * in * stride * stride + out))));
+        positions = whole(block * image);
+        stream = positions + whole(2 * (row + 1));
     }
     static int64_t whole(int64_t n) { return (n + DEPTH - 1) / DEPTH * DEPTH; }
-    // Where the input under position (0, 0) and an element of the kernel is.
-    int64_t offset(int64_t shift) const { return shift / 3 * row + shift % 3; }
+    int64_t phases() const { return stride * stride; }
+    // The stream in which a row and column of the padded input are, and where.
+    int64_t phase(int64_t h, int64_t w) const { return h % stride * stride + w % stride; }
+    int64_t offset(int64_t h, int64_t w) const { return h / stride * row + w / stride; }
 };
 
-// Operands of a block of images. Padding is zeroed once and never written.
-struct Packed {
-    const Geometry& g;
-    int64_t channel;  // distance between two channels: an odd number of cache lines, so that they do not collide
-    std::vector<half> inputs, gradients;
-    Packed(const Geometry& g) : g(g), channel(g.block * g.plane) {
-        if (channel / DEPTH % 2 == 0) channel += DEPTH;
-        inputs.assign(g.in * channel, 0);
-        gradients.assign(g.block * g.positions * g.out, 0);
-    }
-    half* input(int64_t image, int64_t c) { return inputs.data() + c * channel + image * g.plane; }
-    // Sixteen channels after the other; two positions of each channel lie together.
-    half* gradient(int64_t image, int64_t c) {
-        return gradients.data() + (c / TILE * g.block + image) * g.positions * TILE;
+// For each position of a stream, where its channels begin in a block of images; padding is a row of zeros.
+class Rows {
+    std::vector<int64_t> begin;
+    std::vector<const half*> rows;
+    std::vector<half> zeros;
+
+   public:
+    Rows(int64_t size, int64_t channels) : begin(size, -1), rows(size), zeros(channels, 0) {}
+    int64_t& operator[](int64_t k) { return begin[k]; }
+    const half* const* of(const half* block, int64_t size) {
+        for (size_t k = 0; k < begin.size(); k++)
+            rows[k] = begin[k] >= 0 && begin[k] < size ? block + begin[k] : zeros.data();
+        return rows.data();
     }
 };
 
-// Eight positions of eight channels, from rows of channels to rows of positions.
-inline void transpose(const half* from, int64_t from_row, half* to, int64_t to_row) {
-    __m128i r[8], s[8];
-    for (int i = 0; i < 8; i++) r[i] = _mm_loadu_si128((const __m128i*)(from + i * from_row));
+Rows input_rows(const Geometry& g, int64_t phase) {
+    Rows rows(g.stream + 2, g.in);
+    for (int64_t i = 0; i < g.block; i++)
+        for (int64_t h = 0; h < g.height; h++)
+            for (int64_t w = 0; w < g.width; w++)
+                if (g.phase(h + 1, w + 1) == phase)
+                    rows[i * g.image + g.offset(h + 1, w + 1)] = ((i * g.height + h) * g.width + w) * g.in;
+    return rows;
+}
+
+Rows gradient_rows(const Geometry& g) {
+    Rows rows(g.positions, g.out);
+    for (int64_t i = 0; i < g.block; i++)
+        for (int64_t h = 0; h < g.out_height; h++)
+            for (int64_t w = 0; w < g.out_width; w++)
+                rows[i * g.image + h * g.row + w] = ((i * g.out_height + h) * g.out_width + w) * g.out;
+    return rows;
+}
+
+// Eight channels from `c` on of 32 positions, from rows of channels to rows of positions.
+inline void transpose(const half* const* rows, int64_t c, half* to) {
+    __m512i r[8], s[8];
+    const auto load = [&](int k) { return _mm_loadu_si128((const __m128i*)(rows[k] + c)); };
+    for (int i = 0; i < 8; i++) {  // a lane holds one of the positions i, i + 8, i + 16 and i + 24
+        r[i] = _mm512_castsi128_si512(load(i));
+        r[i] = _mm512_mask_broadcast_i32x4(r[i], 0x00f0, load(i + 8));
+        r[i] = _mm512_mask_broadcast_i32x4(r[i], 0x0f00, load(i + 16));
+        r[i] = _mm512_mask_broadcast_i32x4(r[i], 0xf000, load(i + 24));
+    }
     for (int i = 0; i < 4; i++) {
-        s[2 * i] = _mm_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
-        s[2 * i + 1] = _mm_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+        s[2 * i] = _mm512_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+        s[2 * i + 1] = _mm512_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
     }
     for (int i = 0; i < 2; i++)
         for (int k = 0; k < 2; k++) {
-            r[4 * i + 2 * k] = _mm_unpacklo_epi32(s[4 * i + k], s[4 * i + 2 + k]);
-            r[4 * i + 2 * k + 1] = _mm_unpackhi_epi32(s[4 * i + k], s[4 * i + 2 + k]);
+            r[4 * i + 2 * k] = _mm512_unpacklo_epi32(s[4 * i + k], s[4 * i + 2 + k]);
+            r[4 * i + 2 * k + 1] = _mm512_unpackhi_epi32(s[4 * i + k], s[4 * i + 2 + k]);
         }
     for (int i = 0; i < 4; i++) {
-        _mm_storeu_si128((__m128i*)(to + 2 * i * to_row), _mm_unpacklo_epi64(r[i], r[4 + i]));
-        _mm_storeu_si128((__m128i*)(to + (2 * i + 1) * to_row), _mm_unpackhi_epi64(r[i], r[4 + i]));
+        _mm512_store_si512(to + 2 * i * DEPTH, _mm512_unpacklo_epi64(r[i], r[4 + i]));
+        _mm512_store_si512(to + (2 * i + 1) * DEPTH, _mm512_unpackhi_epi64(r[i], r[4 + i]));
     }
 }
 
-void pack_input(const Geometry& g, const half* image, half* to, int64_t channel) {
-    for (int64_t h = 0; h < g.height; h++) {
-        const half* from = image + h * g.width * g.in;
-        half* row = to + (h + 1) * g.row + 1;
-        int64_t w = 0;
-        for (; w + 8 <= g.width; w += 8)
-            for (int64_t c = 0; c < g.in; c += 8) transpose(from + w * g.in + c, g.in, row + c * channel + w, channel);
-        for (; w < g.width; w++)
-            for (int64_t c = 0; c < g.in; c++) row[c * channel + w] = from[w * g.in + c];
-    }
+// Tiles of 16 channels with a row of positions each.
+void pack_gradient(const Geometry& g, const half* const* rows, half* to) {
+    for (int64_t p = 0; p < g.positions; p += DEPTH)
+        for (int64_t c = 0; c < g.out; c += 8)
+            transpose(rows + p, c, to + c / TILE * TILE * g.positions + p * TILE + c % TILE * DEPTH);
 }
 
-void pack_gradient(const Geometry& g, const half* image, half* to, int64_t panel) {
-    for (int64_t h = 0; h < g.height; h++) {
-        const half* from = image + h * g.width * g.out;
-        const int64_t start = h * g.row, end = start + g.width;
-        for (int64_t k = start; k < end; k++) {
-            const half* one = from + (k - start) * g.out;
-            const bool alone = k % 2 == 1 || k + 1 == end;  // its partner lies in the padding
-            for (int64_t c = 0; c < g.out; c += TILE) {
-                half* pair = to + c / TILE * panel + k / 2 * 2 * TILE;
-                if (alone) {
-                    for (int64_t lane = 0; lane < TILE; lane++) pair[2 * lane + k % 2] = one[c + lane];
-                    continue;
-                }
-                __m256i a = _mm256_loadu_si256((const __m256i*)(one + c));
-                __m256i b = _mm256_loadu_si256((const __m256i*)(one + g.out + c));
-                __m256i low = _mm256_unpacklo_epi16(a, b), high = _mm256_unpackhi_epi16(a, b);
-                _mm256_storeu_si256((__m256i*)pair, _mm256_permute2x128_si256(low, high, 0x20));
-                _mm256_storeu_si256((__m256i*)(pair + TILE), _mm256_permute2x128_si256(low, high, 0x31));
-            }
-            if (!alone) k++;
+// Rows of sixteen channels, each with two neighbouring positions; the first of them is even in `even`.
+void pack_input(const Geometry& g, const half* const* rows, half* even, half* odd) {
+    for (int64_t c = 0; c < g.in; c += GROUP) {
+        half *to_even = even + c * g.stream, *to_odd = odd + c * g.stream;
+        const int64_t second = TILE * g.stream;
+        const auto load = [&](int64_t p) { return _mm512_loadu_si512(rows[p] + c); };
+        __m512i a = load(0);
+        for (int64_t p = 0; p < g.stream; p += 2) {
+            // Unpacking within lanes leaves the channels in another order, see `column`.
+            const __m512i b = load(p + 1), next = load(p + 2);
+            _mm512_store_si512(to_even + p * TILE, _mm512_unpacklo_epi16(a, b));
+            _mm512_store_si512(to_even + second + p * TILE, _mm512_unpackhi_epi16(a, b));
+            _mm512_store_si512(to_odd + p * TILE, _mm512_unpacklo_epi16(b, next));
+            _mm512_store_si512(to_odd + second + p * TILE, _mm512_unpackhi_epi16(b, next));
+            a = next;
         }
     }
 }
+
+// Where pack_input puts four channels in a row out of 32.
+inline int64_t column(int64_t ci) { return ci / 4 % 2 * TILE + ci / 8 * 4; }
 
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start = 0, reserved[14] = {};
@@ -126,101 +165,107 @@ struct alignas(64) TileConfig {
     }
 };
 
-// sums[shift, ci, co] += inputs^T gradients over a block of images.
-struct Product {
+// One thread's share: packed operands of a block of images, and the sums over all of its blocks.
+struct Share {
     const Geometry& g;
-    Packed& packed;
-    int64_t images;
-    float* sums;
+    Lines<half> inputs, gradients;
+    Lines<float> sums;  // tiles of 16 output by 16 input channels: [co / 32, ci / 32, place, 2, 2]
+    Share(const Geometry& g)
+        : g(g), inputs(g.phases() * 2 * g.in * g.stream), gradients(g.out * g.positions), sums(PLACES * g.in * g.out) {}
 
-    struct Chunk {
-        int64_t image, images, position, positions;
-    };
-    const half* left(const Chunk& chunk, int64_t c, int64_t shift) const {
-        return packed.input(chunk.image, c) + chunk.position + g.offset(shift);
+    half* input(int64_t phase, int64_t odd) { return inputs + (phase * 2 + odd) * g.in * g.stream; }
+    float* sum(int64_t co, int64_t ci, int64_t place) {
+        const int64_t group = (co / GROUP * (g.in / GROUP) + ci / GROUP) * PLACES + place, k = column(ci % GROUP);
+        return sums + ((group * 2 + co % GROUP / TILE) * 2 + k / TILE) * SIZE + k % TILE;
     }
-    const half* right(const Chunk& chunk, int64_t c) const {
-        return packed.gradient(chunk.image, c) + chunk.position * TILE;
-    }
-    float* sum(int64_t shift, int64_t ci, int64_t co) const { return sums + (shift * g.in + ci) * g.out + co; }
 
-    // 32 input by 32 output channels at one shift.
-    void add(const Chunk& chunk, int64_t ci, int64_t co, int64_t shift) const {
-        const int64_t a_row = packed.channel * 2, c_row = g.out * 4, a_image = g.plane;
-        const half *a0 = left(chunk, ci, shift), *a1 = left(chunk, ci + TILE, shift);
-        const half *b0 = right(chunk, co), *b1 = right(chunk, co + TILE);
-        float *c0 = sum(shift, ci, co), *c1 = sum(shift, ci + TILE, co);
-        _tile_loadd(0, c0, c_row);
-        _tile_loadd(1, c0 + TILE, c_row);
-        _tile_loadd(2, c1, c_row);
-        _tile_loadd(3, c1 + TILE, c_row);
-        for (int64_t image = 0; image < chunk.images; image++) {
-            for (int64_t p = 0; p < chunk.positions; p += DEPTH) {
-                _tile_loadd(6, b0 + p * TILE, 64);
-                _tile_loadd(4, a0 + p, a_row);
-                _tile_loadd(7, b1 + p * TILE, 64);
-                _tile_loadd(5, a1 + p, a_row);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-            a0 += a_image, a1 += a_image, b0 += g.positions * TILE, b1 += g.positions * TILE;
+    // 32 output by 32 input channels at one place of the kernel, positions begin to end.
+    void add(int64_t co, int64_t ci, int64_t place, int64_t begin, int64_t end) {
+        const int64_t offset = g.offset(place / 3, place % 3);
+        const half *a0 = gradients + co * g.positions, *a1 = a0 + TILE * g.positions;
+        const half* b0 = input(g.phase(place / 3, place % 3), offset % 2) + ci * g.stream + offset / 2 * 2 * TILE;
+        const half* b1 = b0 + TILE * g.stream;
+        float* c = sum(co, ci, place);
+        _tile_loadd(0, c, 64);
+        _tile_loadd(1, c + SIZE, 64);
+        _tile_loadd(2, c + 2 * SIZE, 64);
+        _tile_loadd(3, c + 3 * SIZE, 64);
+        for (int64_t p = begin; p < end; p += DEPTH) {
+            _tile_loadd(6, b0 + p * TILE, 64);
+            _tile_loadd(4, a0 + p * TILE, 64);
+            _tile_loadd(7, b1 + p * TILE, 64);
+            _tile_loadd(5, a1 + p * TILE, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
         }
-        _tile_stored(0, c0, c_row);
-        _tile_stored(1, c0 + TILE, c_row);
-        _tile_stored(2, c1, c_row);
-        _tile_stored(3, c1 + TILE, c_row);
+        _tile_stored(0, c, 64);
+        _tile_stored(1, c + SIZE, 64);
+        _tile_stored(2, c + 2 * SIZE, 64);
+        _tile_stored(3, c + 3 * SIZE, 64);
     }
 
-    void all_shifts(const Chunk& chunk) const {
-        for (int64_t ci = 0; ci < g.in; ci += 2 * TILE)
-            for (int64_t co = 0; co < g.out; co += 2 * TILE)
-                for (int64_t shift = 0; shift < 9; shift++) add(chunk, ci, co, shift);
+    // Input channels outermost: with many channels only their part of the sums fits the second-level cache.
+    void add_block(int64_t positions) {
+        for (int64_t ci = 0; ci < g.in; ci += GROUP)
+            for (int64_t p = 0; p < positions; p += CHUNK)
+                for (int64_t co = 0; co < g.out; co += GROUP)
+                    for (int64_t odd = 0; odd < 2; odd++)
+                        for (int64_t place = 0; place < PLACES; place++)
+                            if (g.offset(place / 3, place % 3) % 2 == odd)
+                                add(co, ci, place, p, std::min(p + CHUNK, positions));
     }
 
-    void run() const {
-        const int64_t together = std::max<int64_t>(1, CHUNK / g.positions);
-        for (int64_t image = 0; image < images; image += together)
-            for (int64_t p = 0; p < g.positions; p += CHUNK)
-                all_shifts({image, std::min(together, images - image), p, std::min(CHUNK, g.positions - p)});
+    void run(const half* x, const half* grad, int64_t begin, int64_t end) {
+        static const TileConfig config;
+        _tile_loadconfig(&config);
+        std::vector<Rows> phases;
+        for (int64_t phase = 0; phase < g.phases(); phase++) phases.push_back(input_rows(g, phase));
+        Rows outputs = gradient_rows(g);
+        const int64_t x_size = g.height * g.width * g.in, grad_size = g.out_height * g.out_width * g.out;
+        for (int64_t first = begin; first < end; first += g.block) {
+            const int64_t images = std::min(g.block, end - first);
+            for (int64_t phase = 0; phase < g.phases(); phase++) {
+                const half* const* rows = phases[phase].of(x + first * x_size, images * x_size);
+                pack_input(g, rows, input(phase, 0), input(phase, 1));
+            }
+            pack_gradient(g, outputs.of(grad + first * grad_size, images * grad_size), gradients + 0);
+            add_block(Geometry::whole(images * g.image));
+        }
+        _tile_release();
     }
 };
-
-void work(const Geometry& g, const half* x, const half* grad, int64_t begin, int64_t end, float* sums) {
-    static const TileConfig config;
-    _tile_loadconfig(&config);
-    Packed packed(g);
-    for (int64_t first = begin; first < end; first += g.block) {
-        const int64_t images = std::min(g.block, end - first);
-        for (int64_t i = 0; i < images; i++) {
-            pack_input(g, x + (first + i) * g.height * g.width * g.in, packed.input(i, 0), packed.channel);
-            pack_gradient(g, grad + (first + i) * g.height * g.width * g.out, packed.gradient(i, 0), g.block * g.positions * TILE);
-        }
-        Product{g, packed, images, sums}.run();
-    }
-    _tile_release();
-}
 
 }  // namespace
 
 // Linux gives a process the tile registers when it asks for them.
 extern "C" int tdsnn_weight_gradient_ready() { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 
-// sums (3, 3, Ci, Co) of x (images, H, W, Ci) and grad (images, H, W, Co); channel counts are multiples of 32.
-extern "C" void tdsnn_weight_gradient(const Shape* s, const void* x, const void* grad, float* sums) {
+// to (Co, 3, 3, Ci) of x (images, H, W, Ci) and grad (images, H', W', Co); channel counts are multiples of 32.
+extern "C" void tdsnn_weight_gradient(const Shape* s, const void* x, const void* grad, float* to) {
     const Geometry g(*s);
-    const int64_t size = 9 * g.in * g.out;
-    const int threads = (int)std::max<int64_t>(1, std::min<int64_t>(s->threads, g.images));
-    std::vector<float> others((threads - 1) * size, 0);
-    std::fill(sums, sums + size, 0.0f);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int k = 0; k < threads; k++)
-        work(g, (const half*)x, (const half*)grad, g.images * k / threads, g.images * (k + 1) / threads,
-             k ? others.data() + (k - 1) * size : sums);
-    // In a fixed order, so that the same call gives the same bits.
-    for (int k = 1; k < threads; k++)
-        for (int64_t i = 0; i < size; i++) sums[i] += others[(k - 1) * size + i];
+    const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(s->threads, g.images));
+    std::vector<Share> shares;
+    for (int64_t k = 0; k < threads; k++) shares.emplace_back(g);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static, 1)
+        for (int64_t k = 0; k < threads; k++)
+            shares[k].run((const half*)x, (const half*)grad, g.images * k / threads, g.images * (k + 1) / threads);
+        // The threads' sums in a fixed order, so that the same call gives the same bits.
+#pragma omp for schedule(static)
+        for (int64_t co = 0; co < g.out; co++)
+            for (int64_t place = 0; place < PLACES; place++)
+                for (int64_t ci = 0; ci < g.in; ci += 4) {
+                    float total[4] = {};
+                    for (Share& share : shares) {
+                        const float* part = share.sum(co, ci, place) + co % TILE * TILE;
+                        for (int k = 0; k < 4; k++) total[k] += part[k];
+                    }
+                    std::copy(total, total + 4, to + (co * PLACES + place) * g.in + ci);
+                }
+    }
 }
 
 #else

@@ -13,12 +13,15 @@ from torch.nn import functional as F
 from tdsnn.kernels._library import library
 
 _CHANNELS = 32
-"""With fewer channels, and with a stride, PyTorch's weight gradient is as fast."""
+"""With fewer channels PyTorch's weight gradient is as fast."""
 
 
 class _Shape(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("images", "height", "width", "in_channels", "out_channels")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("images", "height", "width", "in_channels", "out_channels", "stride")
+        ),
         ("threads", ctypes.c_int32),
     )
 
@@ -31,7 +34,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.compiled and self._has_tiles(x):
-            out: Tensor = _Convolution.apply(x.to(torch.bfloat16), self.weight)
+            out: Tensor = _Convolution.apply(x.to(torch.bfloat16), self.weight, self.stride[0])
             return out
         return super().forward(x)
 
@@ -45,7 +48,7 @@ class Conv2d(nn.Conv2d):
             and self.bias is None
             and self.kernel_size == (3, 3)
             and self.padding == (1, 1)
-            and self.stride == (1, 1)
+            and self.stride in ((1, 1), (2, 2))
             and self.in_channels % _CHANNELS == 0
             and self.out_channels % _CHANNELS == 0
             and has_tiles()
@@ -59,42 +62,45 @@ def has_tiles() -> bool:
 
 
 class _Convolution(torch.autograd.Function):
-    """3x3, padding 1, stride 1; ``x`` (N, C, H, W) in bf16, ``weight`` and its gradient in fp32."""
+    """3x3, padding 1; ``x`` (N, C, H, W) in bf16, ``weight`` and its gradient in fp32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         half = weight.to(torch.bfloat16, memory_format=torch.channels_last)
         ctx.save_for_backward(x, half)
-        return F.conv2d(x, half, padding=1)
+        ctx.stride = stride
+        return F.conv2d(x, half, stride=stride, padding=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, half = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         to_x = None
         if ctx.needs_input_grad[0]:
+            stride = [ctx.stride, ctx.stride]
             to_x = torch.ops.aten.convolution_backward(
-                grad, x, half, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
+                grad, x, half, None, stride, [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
             )[0]
-        to_weight = weight_gradient(x, grad) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight
+        to_weight = weight_gradient(x, grad, stride=ctx.stride) if ctx.needs_input_grad[1] else None
+        return to_x, to_weight, None
 
 
-def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
-    """Gradient (C', C, 3, 3) in fp32 of a 3x3 convolution with padding 1 and stride 1.
+def weight_gradient(x: Tensor, grad: Tensor, *, stride: int) -> Tensor:
+    """Gradient (C', C, 3, 3) in fp32, channels last, of a 3x3 convolution with padding 1.
 
     Args:
         x: input (N, C, H, W), bf16, channels last; C a multiple of 32.
-        grad: gradient at the output (N, C', H, W), bf16, channels last; C' a multiple of 32.
+        grad: gradient at the output (N, C', H', W'), bf16, channels last; C' a multiple of 32.
+        stride: 1 or 2.
     """
     assert has_tiles(), "asked for first, because the answer also asks the system for the tiles"
     images, channels, height, width = x.shape
     out = grad.shape[1]
-    sums = torch.empty(3, 3, channels, out)
-    shape = _Shape(images, height, width, channels, out, torch.get_num_threads())
+    to_weight = torch.empty(out, 3, 3, channels)
+    shape = _Shape(images, height, width, channels, out, stride, torch.get_num_threads())
     library().call(
-        "tdsnn_weight_gradient", ctypes.byref(shape), x.data_ptr(), grad.data_ptr(), sums.data_ptr()
+        "tdsnn_weight_gradient", ctypes.byref(shape), x.data_ptr(), grad.data_ptr(), to_weight.data_ptr()
     )
-    return sums.permute(3, 2, 0, 1)
+    return to_weight.permute(0, 3, 1, 2)

@@ -58,7 +58,7 @@ def _fire_on_cpu() -> tuple[str, str]:
 
 def _weight_gradient_on_cpu() -> tuple[str, str]:
     if has_tiles():
-        return TILES, "under bf16 autocast, for 3x3, stride 1, channels a multiple of 32; else PyTorch"
+        return TILES, "under bf16 autocast, for 3x3, stride 1 or 2, channels a multiple of 32; else PyTorch"
     if not library():
         return PYTORCH, library().reason
     if "amx_bf16" not in cpu_features().split():

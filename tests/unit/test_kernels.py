@@ -174,22 +174,35 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 
 @needs_tiles
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
-    "size", [(3, 32, 32, 9, 9), (5, 96, 32, 7, 8), (2, 32, 64, 4, 4), (70, 32, 64, 5, 3), (1, 64, 32, 32, 31)]
+    "size",
+    [
+        (3, 32, 32, 9, 9),
+        (5, 96, 32, 7, 8),
+        (2, 32, 64, 4, 4),
+        (300, 32, 64, 5, 3),  # more than one block of images, the last one not full
+        (1, 64, 32, 32, 31),
+        (2, 32, 32, 1, 1),
+    ],
 )
-def test_weight_gradient_equals_the_full_precision_one(size: tuple[int, int, int, int, int]) -> None:
+def test_weight_gradient_equals_the_full_precision_one(
+    size: tuple[int, int, int, int, int], stride: int
+) -> None:
     images, channels, out, height, width = size
     x = normal(images, channels, height, width, seed=0).bfloat16()
     weight = normal(out, channels, 3, 3, seed=1).requires_grad_()
-    grad = normal(*F.conv2d(x.float(), weight, padding=1).shape, seed=2).bfloat16()
-    expected = torch.autograd.grad(F.conv2d(x.float(), weight, padding=1), weight, grad.float())[0]
-    got = weight_gradient(x, grad)
+    result = F.conv2d(x.float(), weight, stride=stride, padding=1)
+    grad = normal(*result.shape, seed=2).bfloat16()
+    expected = torch.autograd.grad(result, weight, grad.float())[0]
+    got = weight_gradient(x, grad, stride=stride)
     assert (got - expected).norm() / expected.norm() < 1e-5
 
 
 @needs_tiles
-def test_convolution_equals_pytorch_under_autocast() -> None:
-    ours, theirs = Conv2d(32, 64, 3, 1, 1, bias=False), nn.Conv2d(32, 64, 3, 1, 1, bias=False)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_equals_pytorch_under_autocast(stride: int) -> None:
+    ours, theirs = (kind(32, 64, 3, stride, 1, bias=False) for kind in (Conv2d, nn.Conv2d))
     theirs.load_state_dict(ours.state_dict())
     ours.compiled = True
     grads = []
