@@ -14,19 +14,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tdsnn.paths import cache_dir
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("convolution.cpp", "fire.cpp", "moments.cpp")
+_SOURCES = ("columns.cpp", "convolution.cpp", "fire.cpp", "moments.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-w")
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_S = 300
 NOTICE = "Preparing compiled operators (about 30 s the first time) ..."
 """What a command says before it asks for the library."""
+STORAGE = {torch.float32: 0, torch.bfloat16: 1}
+"""How tensors may be stored, and what the operators call it."""
 
 
 _ADDRESS, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "tdsnn_gather_columns": (_ADDRESS,) * 4,
+    "tdsnn_scatter_columns": (_ADDRESS, _ADDRESS, _ADDRESS, _LONG, _ADDRESS, _ADDRESS),
     "tdsnn_fire_max_steps": (),
     "tdsnn_fire": (_ADDRESS,) * 2,
     "tdsnn_fire_backward": (_ADDRESS,) * 8,

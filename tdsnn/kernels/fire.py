@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdsnn.kernels._library import library
+from tdsnn.kernels._library import STORAGE, library
 from tdsnn.kernels.neuron import Neuron
 
-_STORAGE = {torch.float32: 0, torch.bfloat16: 1}
 _Pointer = ctypes.c_void_p
 
 
@@ -57,7 +56,7 @@ def supports(current: Tensor, neuron: Neuron, steps: int) -> bool:
     """Whether the operator takes this input; it is compiled when first asked."""
     return (
         current.device.type == "cpu"
-        and current.dtype in _STORAGE
+        and current.dtype in STORAGE
         and bool(library())
         and steps <= library().call("tdsnn_fire_max_steps")
     )
@@ -74,7 +73,7 @@ def normalisation(bn: nn.BatchNorm2d, x_MC: Tensor) -> Normalisation:
     library().call(
         "tdsnn_moments",
         x_MC.data_ptr(),
-        _STORAGE[x_MC.dtype],
+        STORAGE[x_MC.dtype],
         rows,
         channels,
         torch.get_num_threads(),
@@ -169,7 +168,7 @@ def _problem(current: Tensor, shortcut: Tensor | None, call: Call) -> _Problem:
         neuron.decay_input,
         neuron.v_reset is None,
         neuron.detach_reset,
-        _STORAGE[current.dtype],
+        STORAGE[current.dtype],
         torch.get_num_threads(),
         _address(call.potential),
     )

@@ -13,6 +13,7 @@ FIRE = "normalisation, shortcut and LIF"
 FORWARD = "convolution, forward"
 INPUT_GRADIENT = "convolution, input gradient"
 WEIGHT_GRADIENT = "convolution, weight gradient"
+COLUMNS = "spatial loss, activity of the chosen units"
 
 COMPILED = "compiled"
 EAGER = "eager"
@@ -42,6 +43,7 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
         FORWARD: (PYTORCH, _NO_OTHER),
         INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
         WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, "AMX tiles are for CPUs"),
+        COLUMNS: _columns_on_cpu() if on_cpu else (PYTORCH, "the compiled operators are for CPUs"),
     }
     return tuple(
         OperatorPath(operator=operator, device=device.type, path=path, reason=reason)
@@ -54,6 +56,11 @@ def _fire_on_cpu() -> tuple[str, str]:
     if not made:
         return EAGER, made.reason
     return COMPILED, f"for at most {made.call('tdsnn_fire_max_steps')} time steps; {made.reason}"
+
+
+def _columns_on_cpu() -> tuple[str, str]:
+    made = library()
+    return (COMPILED if made else PYTORCH), made.reason
 
 
 def _weight_gradient_on_cpu() -> tuple[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tdsnn.errors import UsageError
 from tdsnn.kernels._library import library
 from tdsnn.kernels.convolution import Conv2d
+from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._neurons import LIF
 from tdsnn.registry import Registry, suggest
 from tdsnn.topography.sheets import CorticalSheet
@@ -107,6 +108,8 @@ class Model(nn.Module, ABC):
     def compile_operators(self) -> bool:
         """Let layers run through the compiled operators on CPU (made once, in about 30 s).
 
+        The process then keeps the memory that it frees, see :func:`keep_freed_memory`.
+
         Returns:
             Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
         """
@@ -115,6 +118,7 @@ class Model(nn.Module, ABC):
             if isinstance(layer, LIF | Conv2d):
                 layer.compiled = compiled
         if compiled:
+            keep_freed_memory()
             self.to(memory_format=torch.channels_last)
         return compiled
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tdsnn.errors import UsageError
+from tdsnn.kernels.columns import gather_columns
 from tdsnn.topography.sheets import CorticalSheet
 
 MIN_UNITS = 5
@@ -50,42 +49,27 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
     margin = torch.minimum((high - low) / 2, torch.full((2,), sheet.neighbourhood_mm / 2))
     centres = low + margin + torch.rand(count, 2, generator=generator) * (high - low - 2 * margin)
     x, y = positions.T.contiguous()
-    distance = torch.maximum((x - centres[:, :1]).abs(), (y - centres[:, 1:]).abs())
-    order = torch.rand(distance.shape, generator=generator)
-    rank = torch.where(distance <= sheet.neighbourhood_mm / 2, order, 1.0 + distance)
-    chosen = rank.topk(size, largest=False, sorted=False).indices
-    placed = positions[chosen]
+    chosen = []
+    for centre_x, centre_y in centres:
+        distance = torch.maximum((x - centre_x).abs(), (y - centre_y).abs())
+        inside = (distance <= sheet.neighbourhood_mm / 2).nonzero().flatten()
+        if len(inside) >= size:
+            chosen.append(inside[torch.randperm(len(inside), generator=generator)[:size]])
+        else:
+            chosen.append(distance.topk(size, largest=False, sorted=False).indices)
+    units_MN = torch.stack(chosen)
+    placed = positions[units_MN]
     # The default mode goes through a matrix product, which is off by 0.02 mm on a sheet of 70 mm.
     distances = torch.cdist(placed, placed, compute_mode="donot_use_mm_for_euclid_dist")
-    return Clusters(units=chosen, proximity=1.0 / (1.0 + distances))
+    return Clusters(units=units_MN, proximity=1.0 / (1.0 + distances))
 
 
-def gather(output_TNCHW: Tensor, clusters: Clusters) -> Tensor:
+def gather(output_TNCHW: Tensor, clusters: Clusters, *, compiled: bool = False) -> Tensor:
     """Activity (M, T, B, N) of the clusters' units in a layer output (T, B, C, H, W), as float32."""
     steps, trials, channels, height, width = output_TNCHW.shape
-    count, size = clusters.units.shape
-    units = clusters.units.flatten().to(output_TNCHW.device)
+    units = clusters.units.to(output_TNCHW.device)
     # In (H, W, C) order the units of a channels-last output are a view; in (C, H, W) they would be a copy.
     channel, pixel = units // (height * width), units % (height * width)
     rows = output_TNCHW.permute(0, 1, 3, 4, 2).reshape(steps * trials, -1)
-    chosen: Tensor = _Columns.apply(rows, pixel * channels + channel)
-    return chosen.view(steps, trials, count, size).permute(2, 0, 1, 3)
-
-
-class _Columns(torch.autograd.Function):
-    """Columns of a matrix (R, U), as float32; a column may be asked for more than once."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_RU: Tensor, columns: Tensor) -> Tensor:
-        ctx.columns, ctx.shape, ctx.dtype = columns, rows_RU.shape, rows_RU.dtype
-        return rows_RU.index_select(1, columns).float()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        different, place = ctx.columns.unique(return_inverse=True)
-        # A small matrix product adds what goes to the same column; scatter_add takes several times as long.
-        added = grad @ F.one_hot(place, len(different)).to(grad.dtype)
-        to_rows = grad.new_zeros(ctx.shape, dtype=ctx.dtype)
-        to_rows[:, different] = added.to(ctx.dtype)
-        return to_rows, None
+    chosen = gather_columns(rows, pixel * channels + channel, compiled=compiled)
+    return chosen.view(-1, steps, trials, units.shape[1])

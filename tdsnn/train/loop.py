@@ -84,13 +84,15 @@ class Trainer:
         self.meter = _Meter()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
-        if manifest.recipe.compile and self.accelerator.device.type == "cpu":
+        compiled = manifest.recipe.compile and self.accelerator.device.type == "cpu"
+        if compiled:
             self.model.compile_operators()
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(
                 self.model.sheets, manifest.topography
             )
+            self.spatial.compiled = compiled
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, build_optimizer(self.model, manifest.recipe)
         )

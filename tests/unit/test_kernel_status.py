@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tdsnn.kernels import _library, status
+from tdsnn.kernels.columns import gather_columns
 from tdsnn.kernels.convolution import Conv2d, has_tiles
 from tdsnn.kernels.neuron import Neuron
 from tdsnn.models._neurons import LIF
@@ -45,6 +46,10 @@ def of_neurons() -> set[str]:
     return nodes(lif(torch.rand(4, 2, 16, 3, 3, requires_grad=True)))
 
 
+def of_columns() -> set[str]:
+    return nodes(gather_columns(torch.rand(2, 5, requires_grad=True), torch.ones(1, 3).long(), compiled=True))
+
+
 def of_convolution(channels: int, *, stride: int = 1) -> set[str]:
     conv = Conv2d(channels, channels, 3, stride, 1, bias=False)
     conv.compiled = bool(_library.library())
@@ -62,6 +67,7 @@ OURS, PYTORCHS = "_ConvolutionBackward", "ConvolutionBackward0"
 def test_with_what_this_machine_has() -> None:
     paths = reported(CPU)
     assert ("_FireBackward" in of_neurons()) == (paths[status.FIRE].path == status.COMPILED)
+    assert ("_CompiledBackward" in of_columns()) == (paths[status.COLUMNS].path == status.COMPILED)
     gradient = paths[status.WEIGHT_GRADIENT]
     if gradient.path != status.TILES:
         assert PYTORCHS in of_convolution(64)
@@ -77,9 +83,11 @@ def test_with_what_this_machine_has() -> None:
 def test_without_a_compiler(no_compiler: None) -> None:
     paths = reported(CPU)
     assert (paths[status.FIRE].path, paths[status.WEIGHT_GRADIENT].path) == (status.EAGER, status.PYTORCH)
+    assert paths[status.COLUMNS].path == status.PYTORCH
     assert "_PiecesBackward" in of_neurons()
+    assert "_EagerBackward" in of_columns()
     assert PYTORCHS in of_convolution(64)
-    for name in (status.FIRE, status.WEIGHT_GRADIENT):
+    for name in (status.FIRE, status.WEIGHT_GRADIENT, status.COLUMNS):
         assert "no C++ compiler found" in paths[name].reason
 
 

@@ -16,6 +16,9 @@ from tdsnn.types import Topography
 class SpatialLoss(Protocol):
     """Loss of one batch, weighted, and its parts for the log."""
 
+    compiled: bool
+    """Whether the compiled operators may run on CPU; False until somebody sets it."""
+
     def __call__(
         self, outputs: Mapping[str, Tensor], *, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:

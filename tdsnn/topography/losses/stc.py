@@ -52,6 +52,7 @@ class STC:
             raise UsageError("The STC loss needs at least one cortical sheet.")
         self.sheets = sheets
         self.topography = topography
+        self.compiled = False
 
     def __call__(
         self, outputs: Mapping[str, Tensor], *, generator: torch.Generator
@@ -80,7 +81,7 @@ class STC:
                 units=self.topography.cluster_units,
                 generator=generator,
             )
-            spikes.append(gather(outputs[layer], clusters))
+            spikes.append(gather(outputs[layer], clusters, compiled=self.compiled))
             proximity.append(clusters.proximity.to(spikes[-1].device))
             sizes.append(clusters.units.shape[1])
         terms: dict[int, STCTerms] = {}
