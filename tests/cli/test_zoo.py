@@ -24,7 +24,18 @@ LIMIT_SECONDS = 0.5
 REFERENCE_SECONDS = 0.1
 """What importing typer and rich takes on an idle machine that keeps the limit."""
 HEAVY = {
-    *("torch", "spikingjelly", "numpy", "scipy", "datasets", "pyarrow", "PIL", "matplotlib", "jinja2"),
+    *(
+        "pydantic",
+        "torch",
+        "spikingjelly",
+        "numpy",
+        "scipy",
+        "datasets",
+        "pyarrow",
+        "PIL",
+        "matplotlib",
+        "jinja2",
+    ),
     *("huggingface_hub", "safetensors", "urllib.request", "http.client", "ssl", "asyncio", "rich.progress"),
     *("tdsnn.models", "tdsnn.data", "tdsnn.attacks", "tdsnn.bench", "tdsnn.topography", "tdsnn.train"),
 }
