@@ -34,6 +34,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """PyTorch with the given number of threads, for ``parametrize("threads", ..., indirect=True)``."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty stand-in for the folder that holds zoo/, benchmarks/ and cards/."""
     root = tmp_path / "project"

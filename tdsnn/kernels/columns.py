@@ -18,8 +18,14 @@ def gather_columns(matrix_RU: Tensor, columns_MN: Tensor, *, compiled: bool) -> 
     Args:
         columns_MN: int64 indices on the matrix' device; a column may be chosen more than once.
         compiled: whether the compiled operator may run.
+
+    Raises:
+        IndexError: an index outside the matrix.
     """
-    on_cpu = matrix_RU.device.type == "cpu"
+    on_cpu, length = matrix_RU.device.type == "cpu", matrix_RU.shape[1]
+    # On CUDA the look would wait for the device, which checks for itself.
+    if on_cpu and columns_MN.numel() and not (columns_MN.min() >= 0 and columns_MN.max() < length):
+        raise IndexError(f"A chosen column lies outside the matrix of {length} columns.")
     kind = _Compiled if compiled and on_cpu and matrix_RU.dtype in STORAGE and library() else _Eager
     chosen: Tensor = kind.apply(matrix_RU, columns_MN)
     return chosen
@@ -28,14 +34,16 @@ def gather_columns(matrix_RU: Tensor, columns_MN: Tensor, *, compiled: bool) -> 
 class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, columns: Tensor) -> Tensor:
-        ctx.columns, ctx.shape, ctx.dtype = columns, matrix.shape, matrix.dtype
+        ctx.save_for_backward(columns)
+        ctx.shape, ctx.dtype = matrix.shape, matrix.dtype
         chosen = matrix.index_select(1, columns.flatten()).float()
         return chosen.view(-1, *columns.shape).transpose(0, 1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        different, place = ctx.columns.flatten().unique(return_inverse=True)
+        (columns,) = ctx.saved_tensors
+        different, place = columns.flatten().unique(return_inverse=True)
         # A small matrix product adds what goes to the same column; scatter_add takes several times as long.
         added = grad.transpose(0, 1).flatten(1) @ F.one_hot(place, len(different)).to(grad.dtype)
         to_matrix = grad.new_zeros(ctx.shape, dtype=ctx.dtype)
@@ -59,8 +67,10 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, columns: Tensor) -> Tensor:
         matrix, columns = matrix.contiguous(), columns.contiguous()
-        ctx.columns, ctx.shape, ctx.dtype = columns, matrix.shape, matrix.dtype
-        chosen = torch.empty(columns.shape[0], matrix.shape[0], columns.shape[1])
+        ctx.save_for_backward(columns)
+        ctx.shape, ctx.dtype = matrix.shape, matrix.dtype
+        size = (columns.shape[0], matrix.shape[0], columns.shape[1])
+        chosen = matrix.new_empty(size, dtype=torch.float32)
         library().call(
             "tdsnn_gather_columns",
             _choice(matrix, columns),
@@ -73,12 +83,13 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (columns,) = ctx.saved_tensors
         grad = grad.contiguous()
-        different, place = ctx.columns.unique(return_inverse=True)
-        to_matrix = torch.empty(ctx.shape, dtype=ctx.dtype)
+        different, place = columns.unique(return_inverse=True)
+        to_matrix = grad.new_empty(ctx.shape, dtype=ctx.dtype)
         library().call(
             "tdsnn_scatter_columns",
-            _choice(to_matrix, ctx.columns),
+            _choice(to_matrix, columns),
             grad.data_ptr(),
             different.data_ptr(),
             len(different),

@@ -2,8 +2,8 @@
 //
 // For one place of the kernel, the gradient is a matrix product over all output positions. The positions of several
 // images form one stream, with one column of padding between rows and one row between images, where the output gradient
-// is zero. With stride 2 the input has one stream for every parity of row and column. Each of the nine places then reads
-// the same stream from another offset. Tiles take one operand with pairs of positions interleaved, so inputs are packed
+// is zero. Each of the nine places then reads the input's stream from another offset; with stride 2 there is one stream
+// for every parity of row and column. Tiles take one operand with pairs of positions interleaved, so inputs are packed
 // twice, for even and for odd offsets, and every tile is 16 whole cache lines in a row.
 #include <cstdint>
 
@@ -18,6 +18,9 @@ struct Shape {  // of one convolution; `images` counts all time steps
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <optional>
 #include <vector>
 
 namespace {
@@ -27,36 +30,36 @@ constexpr int GROUP = 2 * TILE;              // channels that four tiles of sums
 constexpr int SIZE = TILE * TILE;            // numbers in a tile of sums
 constexpr int DEPTH = 32;                    // positions that one tile product sums over
 constexpr int PLACES = 9;                    // of the kernel
-constexpr int64_t BLOCK_BYTES = 768 * 1024;  // of packed operands: they stay in the second-level cache
-constexpr int64_t CHUNK = 256;               // positions whose tiles stay in the first-level cache for all nine places
+constexpr int64_t BLOCK_BYTES = 768 * 1024;  // of packed operands, unless one image takes more: for a second-level cache
+constexpr int64_t CHUNK = 256;               // positions: the tiles of a stream and their gradients fit a first-level cache
 
 typedef uint16_t half;
 
-// Memory that begins with a cache line.
+// Memory that begins with a cache line, with nothing in it yet.
 template <typename T>
 class Lines {
-    std::vector<T> all;
-    T* first;
+    std::unique_ptr<T, decltype(&std::free)> first;
 
    public:
-    Lines(int64_t size) : all(size + 64 / sizeof(T), 0) {
-        first = (T*)(((uintptr_t)all.data() + 63) / 64 * 64);
+    explicit Lines(int64_t size) : first((T*)std::aligned_alloc(64, (size * sizeof(T) + 63) / 64 * 64), &std::free) {
+        if (!first) throw std::bad_alloc();
     }
-    T* operator+(int64_t k) { return first + k; }
+    T* data() { return first.get(); }
 };
 
 struct Geometry {
     int64_t images, height, width, in, out, stride;
     int64_t out_height, out_width;
     int64_t row, image;  // lengths in a stream, with padding
-    int64_t block;       // images packed at once
+    int64_t block;       // images packed at once, of one thread's share
     int64_t positions;   // of a block, in whole tiles
     int64_t stream;      // positions of an input stream, which is read from an offset
-    Geometry(const Shape& s)
+    Geometry(const Shape& s, int64_t share)
         : images(s.images), height(s.height), width(s.width), in(s.in_channels), out(s.out_channels), stride(s.stride),
           out_height((height - 1) / stride + 1), out_width((width - 1) / stride + 1), row(out_width + 1),
           image((out_height + 1) * row) {
-        block = std::max<int64_t>(1, std::min(images, BLOCK_BYTES / (2 * image * (2 * in * stride * stride + out))));
+        const int64_t fitting = BLOCK_BYTES / (2 * image * (2 * in * phases() + out));
+        block = std::max<int64_t>(1, std::min(share, fitting));
         positions = whole(block * image);
         stream = positions + whole(2 * (row + 1));
     }
@@ -170,19 +173,21 @@ struct Share {
     const Geometry& g;
     Lines<half> inputs, gradients;
     Lines<float> sums;  // tiles of 16 output by 16 input channels: [co / 32, ci / 32, place, 2, 2]
-    Share(const Geometry& g)
-        : g(g), inputs(g.phases() * 2 * g.in * g.stream), gradients(g.out * g.positions), sums(PLACES * g.in * g.out) {}
+    explicit Share(const Geometry& g)
+        : g(g), inputs(g.phases() * 2 * g.in * g.stream), gradients(g.out * g.positions), sums(PLACES * g.in * g.out) {
+        std::fill(sums.data(), sums.data() + PLACES * g.in * g.out, 0.0f);
+    }
 
-    half* input(int64_t phase, int64_t odd) { return inputs + (phase * 2 + odd) * g.in * g.stream; }
+    half* input(int64_t phase, int64_t odd) { return inputs.data() + (phase * 2 + odd) * g.in * g.stream; }
     float* sum(int64_t co, int64_t ci, int64_t place) {
         const int64_t group = (co / GROUP * (g.in / GROUP) + ci / GROUP) * PLACES + place, k = column(ci % GROUP);
-        return sums + ((group * 2 + co % GROUP / TILE) * 2 + k / TILE) * SIZE + k % TILE;
+        return sums.data() + ((group * 2 + co % GROUP / TILE) * 2 + k / TILE) * SIZE + k % TILE;
     }
 
     // 32 output by 32 input channels at one place of the kernel, positions begin to end.
     void add(int64_t co, int64_t ci, int64_t place, int64_t begin, int64_t end) {
         const int64_t offset = g.offset(place / 3, place % 3);
-        const half *a0 = gradients + co * g.positions, *a1 = a0 + TILE * g.positions;
+        const half *a0 = gradients.data() + co * g.positions, *a1 = a0 + TILE * g.positions;
         const half* b0 = input(g.phase(place / 3, place % 3), offset % 2) + ci * g.stream + offset / 2 * 2 * TILE;
         const half* b1 = b0 + TILE * g.stream;
         float* c = sum(co, ci, place);
@@ -230,7 +235,7 @@ struct Share {
                 const half* const* rows = phases[phase].of(x + first * x_size, images * x_size);
                 pack_input(g, rows, input(phase, 0), input(phase, 1));
             }
-            pack_gradient(g, outputs.of(grad + first * grad_size, images * grad_size), gradients + 0);
+            pack_gradient(g, outputs.of(grad + first * grad_size, images * grad_size), gradients.data());
             add_block(Geometry::whole(images * g.image));
         }
         _tile_release();
@@ -244,23 +249,22 @@ extern "C" int tdsnn_weight_gradient_ready() { return syscall(SYS_arch_prctl, 0x
 
 // to (Co, 3, 3, Ci) of x (images, H, W, Ci) and grad (images, H', W', Co); channel counts are multiples of 32.
 extern "C" void tdsnn_weight_gradient(const Shape* s, const void* x, const void* grad, float* to) {
-    const Geometry g(*s);
-    const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(s->threads, g.images));
-    std::vector<Share> shares;
-    for (int64_t k = 0; k < threads; k++) shares.emplace_back(g);
+    const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(s->threads, s->images));
+    const Geometry g(*s, (s->images + threads - 1) / threads);
+    std::vector<std::optional<Share>> shares(threads);
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static, 1)
         for (int64_t k = 0; k < threads; k++)
-            shares[k].run((const half*)x, (const half*)grad, g.images * k / threads, g.images * (k + 1) / threads);
+            shares[k].emplace(g).run((const half*)x, (const half*)grad, g.images * k / threads, g.images * (k + 1) / threads);
         // The threads' sums in a fixed order, so that the same call gives the same bits.
 #pragma omp for schedule(static)
         for (int64_t co = 0; co < g.out; co++)
             for (int64_t place = 0; place < PLACES; place++)
                 for (int64_t ci = 0; ci < g.in; ci += 4) {
                     float total[4] = {};
-                    for (Share& share : shares) {
-                        const float* part = share.sum(co, ci, place) + co % TILE * TILE;
+                    for (auto& share : shares) {
+                        const float* part = share->sum(co, ci, place) + co % TILE * TILE;
                         for (int k = 0; k < 4; k++) total[k] += part[k];
                     }
                     std::copy(total, total + 4, to + (co * PLACES + place) * g.in + ci);

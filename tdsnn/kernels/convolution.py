@@ -41,6 +41,7 @@ class Conv2d(nn.Conv2d):
     def _has_tiles(self, x: Tensor) -> bool:
         return (
             x.device.type == "cpu"
+            and x.ndim == 4
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16
             and torch.is_grad_enabled()
@@ -49,6 +50,9 @@ class Conv2d(nn.Conv2d):
             and self.kernel_size == (3, 3)
             and self.padding == (1, 1)
             and self.stride in ((1, 1), (2, 2))
+            and self.dilation == (1, 1)
+            and self.groups == 1
+            and self.padding_mode == "zeros"
             and self.in_channels % _CHANNELS == 0
             and self.out_channels % _CHANNELS == 0
             and has_tiles()
@@ -98,7 +102,7 @@ def weight_gradient(x: Tensor, grad: Tensor, *, stride: int) -> Tensor:
     assert has_tiles(), "asked for first, because the answer also asks the system for the tiles"
     images, channels, height, width = x.shape
     out = grad.shape[1]
-    to_weight = torch.empty(out, 3, 3, channels)
+    to_weight = x.new_empty((out, 3, 3, channels), dtype=torch.float32)
     shape = _Shape(images, height, width, channels, out, stride, torch.get_num_threads())
     library().call(
         "tdsnn_weight_gradient", ctypes.byref(shape), x.data_ptr(), grad.data_ptr(), to_weight.data_ptr()

@@ -69,7 +69,7 @@ def normalisation(bn: nn.BatchNorm2d, x_MC: Tensor) -> Normalisation:
     if not bn.training:
         return Normalisation(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps, batch=False)
     rows, channels = x_MC.shape
-    mean, variance = torch.empty(2, channels).unbind(0)
+    mean, variance = x_MC.new_empty(2, channels, dtype=torch.float32).unbind(0)
     library().call(
         "tdsnn_moments",
         x_MC.data_ptr(),
@@ -140,7 +140,9 @@ class _Fire(torch.autograd.Function):
         parameters = [
             tensor
             for want in wanted
-            for tensor in (torch.empty(2, channels).unbind(0) if want else (None, None))
+            for tensor in (
+                grad.new_empty(2, channels, dtype=torch.float32).unbind(0) if want else (None, None)
+            )
         ]
         outputs = (to_current, to_shortcut, *parameters)
         library().call(

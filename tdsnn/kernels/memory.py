@@ -6,8 +6,8 @@ import ctypes
 import platform
 from functools import cache
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
-_LARGEST = 2**31 - 1
+_OPTIONS = {-4: 0, -1: -1}
+"""Of glibc's malloc.h: M_MMAP_MAX 0 turns mappings of single pieces off, M_TRIM_THRESHOLD -1 trimming."""
 
 
 @cache
@@ -18,9 +18,9 @@ def keep_freed_memory() -> bool:
     cleared anew, which takes up to 8 % of a training step.
 
     Returns:
-        Whether it worked: only with glibc, and for pieces below 2 GiB.
+        Whether it worked; only glibc can do it.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(option, _LARGEST) == 1 for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    return all(mallopt(option, value) == 1 for option, value in _OPTIONS.items())

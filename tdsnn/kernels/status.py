@@ -22,11 +22,12 @@ PYTORCH = "PyTorch"
 SPIKINGJELLY = "PyTorch, then SpikingJelly's kernels"
 
 _NO_OTHER = "the project has no operator of its own for it"
+_FOR_CPUS = "the compiled operators are for CPUs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorPath:
-    """What a model runs for one operator once ``compile_operators`` was called on it."""
+    """What runs for one operator once ``compile_operators`` was called on a model, as training does."""
 
     operator: str
     device: str
@@ -39,11 +40,11 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
     """Path of every operator on a device. The first call for a CPU compiles the operators, in about 30 s."""
     on_cpu = device.type == "cpu"
     paths = {
-        FIRE: _fire_on_cpu() if on_cpu else (SPIKINGJELLY, "the compiled operators are for CPUs"),
+        FIRE: _fire_on_cpu() if on_cpu else (SPIKINGJELLY, _FOR_CPUS),
         FORWARD: (PYTORCH, _NO_OTHER),
         INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
-        WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, "AMX tiles are for CPUs"),
-        COLUMNS: _columns_on_cpu() if on_cpu else (PYTORCH, "the compiled operators are for CPUs"),
+        WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
+        COLUMNS: _columns_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
     }
     return tuple(
         OperatorPath(operator=operator, device=device.type, path=path, reason=reason)

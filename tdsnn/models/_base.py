@@ -108,7 +108,7 @@ class Model(nn.Module, ABC):
     def compile_operators(self) -> bool:
         """Let layers run through the compiled operators on CPU (made once, in about 30 s).
 
-        The process then keeps the memory that it frees, see :func:`keep_freed_memory`.
+        The process then keeps the memory that it frees, where :func:`keep_freed_memory` can do that.
 
         Returns:
             Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.

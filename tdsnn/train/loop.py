@@ -84,9 +84,8 @@ class Trainer:
         self.meter = _Meter()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
-        compiled = manifest.recipe.compile and self.accelerator.device.type == "cpu"
-        if compiled:
-            self.model.compile_operators()
+        on_cpu = self.accelerator.device.type == "cpu"
+        compiled = manifest.recipe.compile and on_cpu and self.model.compile_operators()
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(

@@ -46,8 +46,9 @@ def of_neurons() -> set[str]:
     return nodes(lif(torch.rand(4, 2, 16, 3, 3, requires_grad=True)))
 
 
-def of_columns() -> set[str]:
-    return nodes(gather_columns(torch.rand(2, 5, requires_grad=True), torch.ones(1, 3).long(), compiled=True))
+def of_columns(*, compiled: bool = True) -> set[str]:
+    matrix = torch.rand(2, 5, requires_grad=True)
+    return nodes(gather_columns(matrix, torch.ones(1, 3).long(), compiled=compiled))
 
 
 def of_convolution(channels: int, *, stride: int = 1) -> set[str]:
@@ -68,6 +69,7 @@ def test_with_what_this_machine_has() -> None:
     paths = reported(CPU)
     assert ("_FireBackward" in of_neurons()) == (paths[status.FIRE].path == status.COMPILED)
     assert ("_CompiledBackward" in of_columns()) == (paths[status.COLUMNS].path == status.COMPILED)
+    assert "_EagerBackward" in of_columns(compiled=False)
     gradient = paths[status.WEIGHT_GRADIENT]
     if gradient.path != status.TILES:
         assert PYTORCHS in of_convolution(64)

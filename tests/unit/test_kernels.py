@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,25 +105,20 @@ def test_layer_equals_its_parts(
 
 
 @needs_compiler
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
 def test_half_precision_rounds_only_what_is_stored(threads: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        bn, half_bn = (batch_norm(32, seed=0, training=True) for _ in range(2))
-        z = normal(8, 32, 14, 14, seed=1, scale=2.0).bfloat16().requires_grad_()
-        lif = LIF(Neuron())
-        lif.compiled = True
-        out = activate(lif, half_bn, z, steps=4)
-        expected = literal(bn, z.float(), Neuron(), steps=4, constant=False, shortcut=None, shortcut_bn=None)
-        assert out.dtype == torch.bfloat16
-        assert (out.float() != expected).float().mean() < 1e-4
-        weight = normal(*out.shape, seed=2).bfloat16()
-        (ours,) = torch.autograd.grad(out, z, weight)
-        (theirs,) = torch.autograd.grad(expected, z, weight.float())
-        assert (ours - theirs).norm() / theirs.norm() < 0.01
-    finally:
-        torch.set_num_threads(before)
+    bn, half_bn = (batch_norm(32, seed=0, training=True) for _ in range(2))
+    z = normal(8, 32, 14, 14, seed=1, scale=2.0).bfloat16().requires_grad_()
+    lif = LIF(Neuron())
+    lif.compiled = True
+    out = activate(lif, half_bn, z, steps=4)
+    expected = literal(bn, z.float(), Neuron(), steps=4, constant=False, shortcut=None, shortcut_bn=None)
+    assert out.dtype == torch.bfloat16
+    assert (out.float() != expected).float().mean() < 1e-4
+    weight = normal(*out.shape, seed=2).bfloat16()
+    (ours,) = torch.autograd.grad(out, z, weight)
+    (theirs,) = torch.autograd.grad(expected, z, weight.float())
+    assert (ours - theirs).norm() / theirs.norm() < 0.01
 
 
 @needs_compiler
@@ -132,6 +129,14 @@ def test_statistics_do_not_cancel_far_from_zero() -> None:
     exact = x.double().var((0, 2, 3), unbiased=False)
     torch.testing.assert_close(norm.variance.double(), exact, rtol=1e-5, atol=0.0)
     torch.testing.assert_close(norm.mean.double(), x.double().mean((0, 2, 3)), rtol=1e-7, atol=0.0)
+
+
+@needs_compiler
+def test_compiled_models_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("tdsnn.models._base.keep_freed_memory", lambda: asked.append(True))
+    assert MODELS.load("sresnet18")(width=4).compile_operators()
+    assert asked
 
 
 @needs_compiler
@@ -174,6 +179,7 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 
 @needs_tiles
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
     "size",
@@ -181,13 +187,14 @@ def test_only_what_is_asked_for_is_computed() -> None:
         (3, 32, 32, 9, 9),
         (5, 96, 32, 7, 8),
         (2, 32, 64, 4, 4),
-        (300, 32, 64, 5, 3),  # more than one block of images, the last one not full
+        (300, 32, 64, 5, 3),  # more than one block of images for one thread, the last one not full
+        (3, 64, 96, 6, 5),
         (1, 64, 32, 32, 31),
         (2, 32, 32, 1, 1),
     ],
 )
 def test_weight_gradient_equals_the_full_precision_one(
-    size: tuple[int, int, int, int, int], stride: int
+    size: tuple[int, int, int, int, int], stride: int, threads: int
 ) -> None:
     images, channels, out, height, width = size
     x = normal(images, channels, height, width, seed=0).bfloat16()
@@ -200,9 +207,19 @@ def test_weight_gradient_equals_the_full_precision_one(
 
 
 @needs_tiles
-@pytest.mark.parametrize("stride", [1, 2])
-def test_convolution_equals_pytorch_under_autocast(stride: int) -> None:
-    ours, theirs = (kind(32, 64, 3, stride, 1, bias=False) for kind in (Conv2d, nn.Conv2d))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"padding": 1},
+        {"padding": 1, "stride": 2},
+        {"padding": 1, "stride": (1, 2)},
+        {"padding": 1, "dilation": 2},
+        {"padding": 1, "groups": 2},
+        {"padding": 1, "padding_mode": "reflect"},
+    ],
+)
+def test_convolution_equals_pytorch_under_autocast(settings: dict[str, Any]) -> None:
+    ours, theirs = (kind(32, 64, 3, bias=False, **settings) for kind in (Conv2d, nn.Conv2d))
     theirs.load_state_dict(ours.state_dict())
     ours.compiled = True
     grads = []

@@ -22,7 +22,7 @@ def faults(times):
 
 without = faults(4)
 kept = keep_freed_memory()
-faults(8)  # the heap grows to what it needs
+faults(16)  # the heap grows to what it needs
 print(kept, without, faults(4))
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -80,6 +82,15 @@ def test_a_small_sheet_gives_all_its_units() -> None:
     sheet = build_sheets({"a": (2, 4, 4)}, {"a": 5.0}, seed=0)["a"]
     clusters = sample_clusters(sheet, count=1, units=500, generator=torch.Generator())
     assert sorted(clusters.units[0].tolist()) == list(range(32))
+
+
+def test_every_unit_of_a_neighbourhood_is_as_likely() -> None:
+    """The sheet is one neighbourhood, so each of its 128 units must come in a quarter of the draws."""
+    sheet = build_sheets({"a": (8, 4, 4)}, {"a": 5.0}, seed=0)["a"]
+    sheet = dataclasses.replace(sheet, neighbourhood_mm=100.0)
+    clusters = sample_clusters(sheet, count=2000, units=32, generator=torch.Generator().manual_seed(0))
+    share = clusters.units.flatten().bincount(minlength=128) / 2000
+    assert share.sub(0.25).abs().max() < 5 * (0.25 * 0.75 / 2000) ** 0.5
 
 
 @pytest.mark.parametrize(("count", "units"), [(0, 10), (3, 4)])

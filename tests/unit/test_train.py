@@ -19,6 +19,7 @@ import torch
 
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
 from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG, Trainer
@@ -194,6 +195,13 @@ def test_resume_across_a_restart_is_bit_equal(tmp_path: Path, split: Split) -> N
     second.run(Quiet())
     one, two = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("compile", ["false", "true"])
+def test_the_spatial_loss_is_compiled_with_the_model(tmp_path: Path, split: Split, compile: str) -> None:
+    run = trainer(small(f"compile={compile}"), tmp_path, split)
+    assert run.spatial is not None
+    assert run.spatial.compiled == run.model.neurons[0].compiled == (compile == "true" and bool(library()))
 
 
 def test_biases_are_not_decayed() -> None:
