@@ -44,8 +44,6 @@ class Recipe:
     weight_decay: float = 0.05
     """Applied to weights of rank 2 and more only."""
     warmup_epochs: float = 1.0
-    restarts: tuple[int, ...] = ()
-    """Epochs at which warm-up and cosine begin anew, at half the peak before and with a fresh optimiser."""
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are saved; 0 turns averaging off."""

@@ -190,8 +190,6 @@ class Trainer:
             recipe.seed, self.position.epoch, samples=len(self.train.labels), batch_size=recipe.batch_size
         )
         self.meter = _Meter()
-        if self.position.epoch in recipe.restarts and self.position.step == 0:
-            self.optimizer.state.clear()
         for step in range(self.position.step, len(plan)):
             parts = self._step(plan[step], epoch=self.position.epoch, step=step)
             self.position.step = step + 1

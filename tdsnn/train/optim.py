@@ -32,15 +32,11 @@ def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs_done: float)
 
 
 def learning_rate(recipe: Recipe, epochs_done: float) -> float:
-    """Linear warm-up and a cosine to zero, in each cycle between restarts (SGDR, arXiv:1608.03983)."""
-    bounds: tuple[int, ...] = (0, *recipe.restarts, recipe.epochs)
-    cycle = max(index for index, start in enumerate(bounds[:-1]) if start <= epochs_done)
-    start, end = bounds[cycle], bounds[cycle + 1]
-    peak, since = recipe.lr * math.pow(0.5, cycle), epochs_done - start
-    if since < recipe.warmup_epochs:
-        return peak * since / recipe.warmup_epochs
-    span = max(end - start - recipe.warmup_epochs, 1e-9)
-    return peak * (1 + math.cos(math.pi * min((since - recipe.warmup_epochs) / span, 1.0))) / 2
+    """Linear warm-up, then a cosine to zero (arXiv:1608.03983, without restarts)."""
+    if epochs_done < recipe.warmup_epochs:
+        return recipe.lr * epochs_done / recipe.warmup_epochs
+    span = max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    return recipe.lr * (1 + math.cos(math.pi * min((epochs_done - recipe.warmup_epochs) / span, 1.0))) / 2
 
 
 class Average:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from tdsnn.errors import UsageError
@@ -99,10 +98,3 @@ def _check(record: Recipe | Topography) -> None:
         choices = _CHOICES.get(entry.name)
         if choices and value not in choices:
             raise suggest(str(value), choices, kind=entry.name, command="tdsnn-zoo train -h")
-    if isinstance(record, Recipe):
-        ascending = (0, *record.restarts, record.epochs)
-        if any(late <= early for early, late in pairwise(ascending)):
-            raise UsageError(
-                f"restarts must ascend within 1 to {record.epochs - 1}, not {list(record.restarts)}.",
-                hint="Without restarts: --set 'restarts=[]'",
-            )

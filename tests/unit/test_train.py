@@ -23,7 +23,7 @@ from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
 from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG, Trainer
-from tdsnn.train.optim import build_optimizer, learning_rate, set_lr
+from tdsnn.train.optim import build_optimizer, set_lr
 from tdsnn.train.recipe import override
 from tdsnn.train.state import STATE, check_settings, load_state, write_settings
 from tdsnn.types import Manifest, Recipe
@@ -36,7 +36,6 @@ SMALL = [
     "epochs=2",
     "precision=fp32",
     "compile=false",
-    "restarts=[]",
 ]
 
 
@@ -157,12 +156,6 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
 
 
-def test_restarts_begin_a_lower_cycle() -> None:
-    recipe = Recipe(lr=1.0, epochs=10, warmup_epochs=1.0, restarts=(4, 8))
-    rates = [learning_rate(recipe, epoch) for epoch in (0, 1, 3.999, 4, 5, 7.999, 9)]
-    assert rates == pytest.approx([0, 1, 0, 0, 0.5, 0, 0.25], abs=1e-3)
-
-
 def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Split) -> None:
     run = trainer(small("epochs=1", "bn_batches=3", "augmentation=[]"), tmp_path, split)
     run.run(Quiet())
@@ -179,22 +172,6 @@ def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Spl
     torch.testing.assert_close(model.bn1.running_var, torch.stack(variances).mean(0))
     assert model.bn1.momentum == 0.1
     assert not model.training
-
-
-def test_resume_across_a_restart_is_bit_equal(tmp_path: Path, split: Split) -> None:
-    """At a restart the optimiser forgets, so weights and position are all that a run needs there."""
-    manifest = small("epochs=2", "restarts=[1]")
-    whole = trainer(manifest, tmp_path / "whole", split)
-    whole.run(Quiet())
-    first = trainer(manifest, tmp_path / "first", split)
-    first.run(Quiet(), stop_after=first.steps_per_epoch)
-    state = load_state(tmp_path / "first")
-    second = trainer(manifest, tmp_path / "second", split)
-    second.model.load_state_dict(state["model"])
-    second.position.epoch = 1
-    second.run(Quiet())
-    one, two = whole.model.state_dict(), second.model.state_dict()
-    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.parametrize("compile", ["false", "true"])
@@ -230,8 +207,6 @@ def test_settings_are_typed() -> None:
         ("batch_size=1.5", "type int"),
         ("epochs=0", "1 to 100000"),
         ("lr=-1", "lr must lie in"),
-        ("restarts=[3, 2]", "restarts must ascend"),
-        ("restarts=[99]", "restarts must ascend"),
         ("optimizer=adam", "Did you mean adamw"),
         ("model.widht=8", "Did you mean width"),
         ("topo.alpha=1", "no section called 'topo'"),
@@ -258,8 +233,7 @@ def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
 
 COMMAND = ["train", "tsresnet18", "--device", "cpu", "--run-dir"]
 DIGITS = [
-    f"--set={change}"
-    for change in (*SMALL[:2], "epochs=1", "restarts=[]", "compile=false", "topography.cluster_units=8")
+    f"--set={change}" for change in (*SMALL[:2], "epochs=1", "compile=false", "topography.cluster_units=8")
 ]
 WRAPPER = """
 import sys
