@@ -33,20 +33,20 @@ def make_batch(size: int = BATCH, *, seed: int = 0) -> Batch:
     return Batch(images, torch.randint(CLASSES, (size,), generator=draws))
 
 
-def make_ours(*, width: int, timesteps: int = TIMESTEPS) -> ResNet18:
-    """Our model with weights drawn from a fixed seed, channels last, on its fastest path."""
+def make_ours(*, width: int, timesteps: int = TIMESTEPS, seed: int = 0) -> ResNet18:
+    """Our model with weights drawn from a seed, channels last, on its fastest path."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = sresnet18(width=width, timesteps=timesteps, num_classes=CLASSES)
     model.to(memory_format=torch.channels_last)
     model.compile_operators()
     return model
 
 
-def make_stock(*, width: int, channels_last: bool) -> Stock:
+def make_stock(*, width: int, channels_last: bool, seed: int = 0) -> Stock:
     """The stock model with the weights of :func:`make_ours`."""
     stock = Stock(width=width, timesteps=TIMESTEPS, num_classes=CLASSES)
-    stock.net.load_state_dict(make_ours(width=width).state_dict())
+    stock.net.load_state_dict(make_ours(width=width, seed=seed).state_dict())
     return stock.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
@@ -79,15 +79,15 @@ class TrainingStep:
         return float(loss.detach())
 
 
-def make_step(side: str, *, width: int) -> TrainingStep:
+def make_step(side: str, *, width: int, seed: int = 0) -> TrainingStep:
     """The training step of one side: stock in fp32, stock at its best setting, or ours.
 
     Raises:
         UsageError: an unknown side.
     """
     if side == OURS:
-        return TrainingStep(make_ours(width=width), bf16=True)
+        return TrainingStep(make_ours(width=width, seed=seed), bf16=True)
     if side not in (STOCK_FP32, STOCK_BF16):
         raise UsageError(f"There is no side '{side}'; known: {STOCK_FP32}, {STOCK_BF16}, {OURS}.")
     best = side == STOCK_BF16
-    return TrainingStep(make_stock(width=width, channels_last=best), bf16=best)
+    return TrainingStep(make_stock(width=width, channels_last=best, seed=seed), bf16=best)

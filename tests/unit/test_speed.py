@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -160,17 +161,26 @@ def test_an_unknown_side_is_refused() -> None:
         make_step("theirs", width=4)
 
 
-def test_curves_are_compared_by_window_means() -> None:
+def test_curves_are_compared_over_seeds() -> None:
     rng = np.random.default_rng(0)
-    stock = list(np.linspace(2.3, 1.0, 203))
-    close = [a + b for a, b in zip(stock, rng.normal(0, 0.05, 203), strict=True)]
-    worse = [a + 0.1 for a in close]
+    stock = [list(np.linspace(2.3, 1.0, 200) + offset) for offset in rng.normal(0, 0.5, 4)]
+    close = [
+        [loss + offset for loss in curve] for curve, offset in zip(stock, (0.1, -0.1, 0.05, 0), strict=True)
+    ]
+    worse = [[loss + 0.2 for loss in curve] for curve in close]
     found = curve.compare(stock, close)
-    assert len(found.stock) == len(found.ours) == 10
-    assert found.stock[0] == pytest.approx(np.mean(stock[:20]))
-    assert found.difference == pytest.approx(np.mean(close[:200]) - np.mean(stock[:200]))
+    assert found.stock == pytest.approx(np.mean(stock, axis=1))
+    assert found.difference == pytest.approx(0.0125)
+    expected = scipy.stats.ttest_rel(np.mean(close, axis=1), np.mean(stock, axis=1)).confidence_interval(0.95)
+    assert found.difference + found.half_width == pytest.approx(expected.high)
     assert abs(found.difference) < found.half_width
     assert curve.compare(stock, worse).difference > curve.compare(stock, worse).half_width
+
+
+def test_a_seed_fixes_weights_and_batches() -> None:
+    one, same, other = (curve.losses(seed, steps=2) for seed in (0, 0, 1))
+    assert one == same
+    assert one["ours"] != other["ours"]
 
 
 @pytest.mark.parametrize(("wrong_pass", "last", "any_iterate"), [(5, True, False), (11, False, False)])
