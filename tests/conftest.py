@@ -35,12 +35,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """PyTorch with the given number of threads, for ``parametrize("threads", ..., indirect=True)``."""
+    """PyTorch with one thread, or as many as ``parametrize("threads", ..., indirect=True)`` says."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    count = getattr(request, "param", 1)
+    torch.set_num_threads(count)
+    yield count
     torch.set_num_threads(before)
 
 

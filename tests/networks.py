@@ -9,8 +9,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tdsnn.kernels._library import library
 from tdsnn.kernels.neuron import Neuron
 from tdsnn.models._base import MODELS, Model
+
+needs_compiler = pytest.mark.skipif(not library(), reason="no C++ compiler")
 
 NEURONS = st.builds(
     Neuron,

@@ -74,7 +74,7 @@ class TrainingStep:
             loss = F.cross_entropy(logits.float(), batch.labels)
             if self.spatial is not None:
                 loss = loss + self.spatial(outputs, generator=self.draws)[0]
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
         self.optimizer.step()
         return float(loss.detach())
 

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from scipy.stats import t as student
@@ -81,6 +82,7 @@ def compare(stock: list[list[float]], ours: list[list[float]]) -> Comparison:
     )
 
 
+@cache
 def _split() -> Split | None:
     try:
         return load_split("cifar10", "train")

@@ -148,6 +148,7 @@ def sheet_shapes(model: Model, *, height: int, width: int) -> dict[str, tuple[in
             model(image, timesteps=1)
     finally:
         model.train(training)
+    # mypy cannot know that three axes are left of (T, N, C, H, W).
     return {layer: tuple(outputs[layer].shape[2:]) for layer in model.sheet_layers}  # type: ignore[misc]
 
 

@@ -236,12 +236,12 @@ def test_data_that_is_there(
     assert "train; not test (tdsnn-zoo data fetch cifar10)" in show(capsys)
 
 
-SOURCES: list[tuple[Source, Source]] = [
+SOURCES: list[tuple[Source, Source | None]] = [
     (LocalMirror(folder="here", layout=LAYOUT), LocalMirror(folder="gone", layout=LAYOUT)),
     (HubRepo(repo="some/one", layout=LAYOUT), HubRepo(repo="some/two", layout=LAYOUT)),
     (HubRepo(repo="some/one", layout=LAYOUT), HubRepo(repo="a/b/c", layout=LAYOUT)),
-    (PythonPackage(package="p", module="json", reader=lambda _: None), None),  # type: ignore[list-item]
-    (IdxFolder(folder=Path(), files={"test": ("a", "b")}, package="p"), None),  # type: ignore[list-item]
+    (PythonPackage(package="p", module="json", reader=lambda _: None), None),
+    (IdxFolder(folder=Path(), files={"test": ("a", "b")}, package="p"), None),
 ]
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import needs_compiler
 
-from tdsnn.kernels import _library
 from tdsnn.kernels.columns import gather_columns
 
 PATHS = [
     pytest.param(False, id="eager"),
-    pytest.param(
-        True,
-        id="compiled",
-        marks=pytest.mark.skipif(not _library.library(), reason="no C++ compiler"),
-    ),
+    pytest.param(True, id="compiled", marks=needs_compiler),
 ]
 
 

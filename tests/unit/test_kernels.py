@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NEURONS
+from networks import NEURONS, needs_compiler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +18,6 @@ from tdsnn.kernels.neuron import Neuron, fire_in_pieces
 from tdsnn.models._base import MODELS, record
 from tdsnn.models._neurons import LIF, activate
 
-needs_compiler = pytest.mark.skipif(not _library.library(), reason="no C++ compiler")
 needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
 
 

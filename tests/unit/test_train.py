@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from tdsnn.train.recipe import override
 from tdsnn.train.state import STATE, check_settings, load_state, write_settings
 from tdsnn.types import Manifest, Recipe
 from tdsnn.weights import read_checkpoint
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 SMALL = [
     "model.width=4",
@@ -73,14 +74,6 @@ def small(*changes: str, name: str = "tsresnet18") -> Manifest:
 def trainer(manifest: Manifest, folder: Path, split: Split) -> Trainer:
     folder.mkdir(exist_ok=True)
     return Trainer(manifest, folder=folder, train=split, monitor=split, device=torch.device("cpu"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("changes", [(), ("ema_decay=0.9", "optimizer=sgd", "clip_norm=1.0")])
