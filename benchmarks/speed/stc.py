@@ -28,7 +28,7 @@ def run(settings: Settings) -> list[Row]:
             "with": partial(TrainingStep(model, bf16=True, spatial=spatial), batch),
         },
         rounds=settings.rounds,
-        calls=2,
+        calls=4,
     )
     return [
         Row(

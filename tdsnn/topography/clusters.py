@@ -45,17 +45,16 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
             f"A cluster needs at least {MIN_UNITS} units and a count of at least 1; "
             f"{sheet.layer} got {size} and {count}."
         )
-    low, high = positions.amin(0), positions.amax(0)
+    low, high = sheet.extent
     margin = torch.minimum((high - low) / 2, torch.full((2,), sheet.neighbourhood_mm / 2))
     centres = low + margin + torch.rand(count, 2, generator=generator) * (high - low - 2 * margin)
-    x, y = positions.T.contiguous()
     chosen = []
-    for centre_x, centre_y in centres:
-        distance = torch.maximum((x - centre_x).abs(), (y - centre_y).abs())
-        inside = (distance <= sheet.neighbourhood_mm / 2).nonzero().flatten()
+    for centre in centres:
+        inside = sheet.units_within(centre, sheet.neighbourhood_mm / 2)
         if len(inside) >= size:
             chosen.append(inside[torch.randperm(len(inside), generator=generator)[:size]])
         else:
+            distance = (positions - centre).abs().amax(1)
             chosen.append(distance.topk(size, largest=False, sorted=False).indices)
     units_MN = torch.stack(chosen)
     placed = positions[units_MN]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tdsnn.errors import IntegrityError, UsageError
@@ -52,6 +55,29 @@ class CorticalSheet:
                 f"The sheet of {self.layer} needs finite positions of shape ({units}, 2), "
                 f"not {tuple(self.positions.shape)}."
             )
+
+    @cached_property
+    def extent(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest coordinates of any unit, (2,) each, mm."""
+        return self.positions.amin(0), self.positions.amax(0)
+
+    def units_within(self, centre: Tensor, half_mm: float) -> Tensor:
+        """Indices, ascending, of the units in a square of side ``2 * half_mm`` around ``centre`` (2,), mm."""
+        order, x, y = self._by_x
+        x_centre, y_centre = centre.numpy()
+        half = np.float32(half_mm)
+        # A strip that is a little too wide; the distances below decide, rounded as everywhere.
+        first, last = np.searchsorted(x, (x_centre - 1.001 * half - 1e-6, x_centre + 1.001 * half + 1e-6))
+        strip = slice(int(first), int(last))
+        inside = (np.abs(x[strip] - x_centre) <= half) & (np.abs(y[strip] - y_centre) <= half)
+        return torch.from_numpy(np.sort(order[strip][inside]))
+
+    @cached_property
+    def _by_x(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Units in the order of their first coordinate, and both coordinates in that order."""
+        x, y = self.positions.numpy().T
+        order = np.argsort(x, kind="stable")
+        return order, x[order], y[order]
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the positions, as plain values for ``config.json``."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tdsnn.errors import UsageError
 from tdsnn.topography.clusters import gather, sample_clusters
+from tdsnn.topography.correlation import FLAT, pair_correlation
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.types import Topography
 
 __all__ = ["STC"]
-
-_FLAT = 1e-6
-"""Smallest variance over pairs (or over trials) that counts as varying; below it a correlation is 0/0."""
 
 
 @dataclass(frozen=True)
@@ -106,63 +105,47 @@ def stc_terms(spikes_GTBN: Tensor, proximity_GNN: Tensor, *, window: int) -> STC
         proximity_GNN: 1 / (1 + distance) of the pairs.
         window: largest lag W, 0 <= W < T.
     """
-    steps, trials, units = spikes_GTBN.shape[1:]
+    steps, units = spikes_GTBN.shape[1], spikes_GTBN.shape[3]
     if not 0 <= window < steps:
         raise UsageError(f"The window must lie in 0 to {steps - 1} for {steps} time steps, not {window}.")
-    proximity = proximity_GNN - torch.diag_embed(proximity_GNN.diagonal(dim1=1, dim2=2))
-    rates_GBN = spikes_GTBN.mean(1)
-    centred = rates_GBN - rates_GBN.mean(1, keepdim=True)
-    covariance = centred.transpose(1, 2) @ centred / trials
-    rate, rate_valid, varying = _alignment(covariance, proximity, floor=_FLAT)
-    timing, timing_valid, _ = _alignment(_ccg(spikes_GTBN, window), proximity, floor=0.0)
+    lag = (torch.arange(steps)[:, None] - torch.arange(steps)[None]).abs()
+    kernel = torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(())).to(spikes_GTBN)
+    rate, timing, rate_valid, timing_valid, varying = _Correlations.apply(spikes_GTBN, proximity_GNN, kernel)
     kept = varying * (varying - 1) / (units * (units - 1))
     return STCTerms(rate, timing, rate_valid, timing_valid, 1.0 - kept)
 
 
-def _ccg(spikes_GTBN: Tensor, window: int) -> Tensor:
-    """Cross-correlograms (G, N, N) summed over lags -W..W: one Gram product, (1/B) X^T (K * X).
+class _Correlations(torch.autograd.Function):
+    """P(r, d) and P(r_CCG, d), with a backward of two products: both Gram matrices are symmetric.
 
+    The cross-correlograms, summed over lags -W..W, are one Gram product, (1/B) X^T (K * X): the kernel
     K_ts = 1 / (T - |t - s|) for |t - s| <= W applies the window along time first.
     """
-    steps, trials = spikes_GTBN.shape[1:3]
-    lag = (torch.arange(steps)[:, None] - torch.arange(steps)[None]).abs()
-    kernel = torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(())).to(spikes_GTBN)
-    smoothed = (kernel @ spikes_GTBN.flatten(2)).view_as(spikes_GTBN)
-    return spikes_GTBN.flatten(1, 2).transpose(1, 2) @ smoothed.flatten(1, 2) / trials
 
+    @staticmethod
+    def forward(ctx: Any, spikes: Tensor, proximity: Tensor, kernel: Tensor) -> tuple[Tensor, ...]:
+        trials = spikes.shape[2]
+        rates = spikes.mean(1)
+        centred = rates - rates.mean(1, keepdim=True)
+        smoothed = (kernel @ spikes.flatten(2)).view_as(spikes)
+        by_rate = centred.transpose(1, 2) @ centred / trials
+        by_timing = spikes.flatten(1, 2).transpose(1, 2) @ smoothed.flatten(1, 2) / trials
+        wanted = ctx.needs_input_grad[0]
+        rate = pair_correlation(by_rate, proximity, floor=FLAT, with_gradient=wanted)
+        timing = pair_correlation(by_timing, proximity, floor=0.0, with_gradient=wanted)
+        ctx.save_for_backward(centred, smoothed, rate.gradient, timing.gradient)
+        ctx.mark_non_differentiable(rate.defined, timing.defined, rate.kept)
+        return rate.correlation, timing.correlation, rate.defined, timing.defined, rate.kept
 
-def _alignment(gram_GNN: Tensor, proximity_GNN: Tensor, *, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Pearson over pairs between c_ij = g_ij / sqrt(g_ii g_jj) and proximity, without silent units.
-
-    A unit whose g_ii is not above ``floor`` gets the scale 0, which removes its pairs from every sum and
-    its gradient with them: a surrogate gradient, unlike ReLU's, would let the NaN of 0/0 through.
-    Both matrices are symmetric, so sums over i != j stand for sums over the pairs.
-
-    Args:
-        proximity_GNN: with a zero diagonal.
-
-    Returns:
-        (G,) correlation (0 where undefined), (G,) whether it is defined, (G,) units kept.
-    """
-    diagonal = gram_GNN.diagonal(dim1=1, dim2=2)
-    present = diagonal > floor
-    keep = present.to(gram_GNN.dtype)
-    scale = torch.where(present, diagonal, torch.ones_like(diagonal)).rsqrt() * keep
-    values = gram_GNN * scale.unsqueeze(1) * scale.unsqueeze(2)
-    kept = keep.sum(1)
-    pairs = (kept * (kept - 1)).clamp_min(1.0)
-    # The diagonal of ``values`` is 1 for every unit kept; the sums leave it out.
-    mean = (values.sum((1, 2)) - kept) / pairs
-    variance = (values.square().sum((1, 2)) - kept) / pairs - mean.square()
-    weights = keep.unsqueeze(1) * keep.unsqueeze(2)
-    near_mean = (proximity_GNN * weights).sum((1, 2)) / pairs
-    near = (proximity_GNN - near_mean[:, None, None]) * weights
-    near = near - torch.diag_embed(near.diagonal(dim1=1, dim2=2))
-    near_variance = near.square().sum((1, 2)) / pairs
-    covariance = (values * near).sum((1, 2)) / pairs
-    defined = (kept >= 3) & (variance > _FLAT) & (near_variance > 0)
-    product = torch.where(defined, variance * near_variance, torch.ones_like(variance))
-    return torch.where(defined, covariance * product.rsqrt(), 0.0), defined, kept
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, to_rate: Tensor, to_timing: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+        centred, smoothed, rate_gradient, timing_gradient = ctx.saved_tensors
+        steps, trials = smoothed.shape[1:3]
+        by_timing = timing_gradient * (2 / trials * to_timing)[:, None, None]
+        by_rate = rate_gradient * (2 / (trials * steps) * to_rate)[:, None, None]
+        to_spikes = (smoothed.flatten(1, 2) @ by_timing).view_as(smoothed)
+        return to_spikes.add_((centred @ by_rate).unsqueeze(1)), None, None
 
 
 def _mean_loss(correlation: Tensor, valid: Tensor) -> Tensor:
