@@ -20,7 +20,8 @@ def run(settings: Settings) -> list[Row]:
     batch = make_batch()
     model = make_ours(width=_WIDTH)
     shapes = sheet_shapes(model, height=SIZE, width=SIZE)
-    spatial = STC(build_sheets(shapes, model.sheet_sizes_mm, seed=0), _TOPOGRAPHY)
+    model.sheets = build_sheets(shapes, model.sheet_sizes_mm, seed=0)
+    spatial = STC(model, _TOPOGRAPHY)
     spatial.compiled = True
     timings = interleave(
         {

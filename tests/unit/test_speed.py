@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import attacks, curve, memory
+from benchmarks.speed import attacks, memory, trajectory
 from benchmarks.speed._measure import (
     Ratio,
     Row,
@@ -168,17 +168,17 @@ def test_curves_are_compared_over_seeds() -> None:
         [loss + offset for loss in curve] for curve, offset in zip(stock, (0.1, -0.1, 0.05, 0), strict=True)
     ]
     worse = [[loss + 0.2 for loss in curve] for curve in close]
-    found = curve.compare(stock, close)
+    found = trajectory.compare(stock, close)
     assert found.stock == pytest.approx(np.mean(stock, axis=1))
     assert found.difference == pytest.approx(0.0125)
     expected = scipy.stats.ttest_rel(np.mean(close, axis=1), np.mean(stock, axis=1)).confidence_interval(0.95)
     assert found.difference + found.half_width == pytest.approx(expected.high)
     assert abs(found.difference) < found.half_width
-    assert curve.compare(stock, worse).difference > curve.compare(stock, worse).half_width
+    assert trajectory.compare(stock, worse).difference > trajectory.compare(stock, worse).half_width
 
 
 def test_a_seed_fixes_weights_and_batches() -> None:
-    one, same, other = (curve.losses(seed, steps=2) for seed in (0, 0, 1))
+    one, same, other = (trajectory.losses(seed, steps=2) for seed in (0, 0, 1))
     assert one == same
     assert one["ours"] != other["ours"]
 
@@ -200,7 +200,7 @@ def test_the_reference_attack_is_judged_by_both_rules(wrong_pass: int, last: boo
         (range(2), torch.rand(2, 1, 4, 4), torch.tensor([0, 1])),
         (range(2, 3), torch.rand(1, 1, 4, 4), torch.tensor([0])),
     ]
-    theirs = attacks.Theirs(Model(), batches, 8 / 255)
+    theirs = attacks.Theirs(Model(), [batches], 8 / 255)
     theirs()
     assert theirs.robust.tolist() == [last, False, last]
     assert theirs.robust_any.tolist() == [any_iterate, False, any_iterate]
@@ -273,7 +273,7 @@ def test_a_part_that_cannot_run_is_named_and_gives_no_number(
 
 
 def test_every_part_has_a_run_and_unknown_ones_are_refused() -> None:
-    assert {"attacks", "curve", "inference", "memory", "roofline", "train"} <= set(command.PARTS)
+    assert {"attacks", "inference", "memory", "roofline", "train", "trajectory"} <= set(command.PARTS)
     with pytest.raises(SystemExit):
         command.main(["--only", "nothing"])
     with pytest.raises(SystemExit):
