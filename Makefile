@@ -1,12 +1,13 @@
 # make bench   from a fresh clone to the comparison of tsresnet18 with its twin under attack
 # make test    linters, types and the whole test suite
+# make speed   this project beside the stock libraries, about 25 minutes
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
 BIN := .venv/bin
 ZOO := $(BIN)/tdsnn-zoo
 
-.PHONY: bench test data clean
+.PHONY: bench test speed data clean
 
 bench: data
 	$(ZOO) download tsresnet18
@@ -17,6 +18,9 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+speed: .venv/.installed-dev
+	$(BIN)/python -m benchmarks.speed
 
 # What is cached or installed already needs no network; Debian's package is the last resort.
 data: .venv/.installed
@@ -35,11 +39,12 @@ DEBIAN_DATA = { \
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@
 
-# torchattacks pins an old requests; --no-deps keeps that pin out of the environment.
+# torchattacks pins an old requests, topoloss pulls in torchtyping with an old typeguard and a pytest plug-in;
+# --no-deps keeps these out of the environment.
 .venv/.installed-dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 topoloss==0.0.2
 	touch $@
 
 clean:

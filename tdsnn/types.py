@@ -14,11 +14,19 @@ class Topography:
     loss: str = "stc"
     """Name of the spatial loss, a module of ``tdsnn.topography``."""
     alpha: float = 0.0
-    """Weight of the rate term L_L; the non-topographic twin has 0."""
+    """Weight of the rate term L_L, or of a spatial loss that is one term; the non-topographic twin has 0."""
     beta: float = 0.0
     """Weight of the spike-timing term L_S; the non-topographic twin has 0."""
     window: int = 1
     """Largest lag W of the cross-correlogram, in time steps."""
+    window_shape: str = "flat"
+    """How the lags of ``stc`` count: ``flat`` (the paper) or ``triangular``, which keeps |r_CCG| <= 1."""
+    form: str = "relative"
+    """What ``tdann`` asks of similarity: ``relative`` (to follow proximity) or ``absolute`` (to equal it)."""
+    factor_h: float = 3.0
+    factor_w: float = 3.0
+    """By how much ``topoloss`` reduces the grid of a layer's units before it enlarges it again; 3 and 8 are
+    the values of its authors' examples (github.com/murtylab/topoloss)."""
     clusters: int = 10
     """Neighbourhoods M drawn per layer and step."""
     cluster_units: int = 150
@@ -28,7 +36,11 @@ class Topography:
     sheet_seed: int = 0
     """Seed of the unit positions."""
     preparation: str = "retinotopic"
-    """How the positions were prepared: ``retinotopic`` (random within the receptive field)."""
+    """How the positions are prepared: ``retinotopic`` (random within the receptive field), or
+    ``pre-optimised``: then units change places until those that a network without spatial loss drives alike
+    are neighbours."""
+    attempts_per_unit: float = 100.0
+    """Swaps tried for each unit of a pre-optimised sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdsnn.cli import _output
-from tdsnn.errors import TdsnnError
+from tdsnn.errors import MissingError, TdsnnError
 from tdsnn.files import write_atomic
 
 if TYPE_CHECKING:
@@ -81,13 +81,23 @@ def _measure_parts(parts: Sequence[str], settings: Settings) -> tuple[list[dict[
     for number, part in enumerate(parts, start=1):
         _output.note(f"[{number}/{len(parts)}] {part} ...")
         try:
-            found: list[Row] = importlib.import_module(f"benchmarks.speed.{part}").run(settings)
+            found: list[Row] = _load(part).run(settings)
         except TdsnnError as error:
             skipped[part] = error.message
             _output.fail(error)
         else:
             rows += [{"part": part, **row.document()} for row in found]
     return rows, skipped
+
+
+def _load(part: str) -> Any:
+    try:
+        return importlib.import_module(f"benchmarks.speed.{part}")
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"The part '{part}' needs the package '{error.name}', which is not installed.",
+            hint="Install everything that is compared: make .venv/.installed-dev",
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -67,7 +67,7 @@ def _row(model: nn.Module, shares: list[_Batches], eps_255: int) -> Row:
 
 
 class Ours:
-    """This project's PGD; a call attacks the next share, ``robust`` (images,) bool holds all verdicts so far."""
+    """This project's PGD; a call attacks the next share, ``robust`` (images,) bool holds all verdicts."""
 
     def __init__(self, model: nn.Module, shares: Iterable[_Batches], eps: float) -> None:
         self.model, self.shares, self.eps = model, iter(shares), eps

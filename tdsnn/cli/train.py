@@ -90,6 +90,7 @@ def describe(line: dict[str, Any]) -> str:
         ("task", "loss", ".4f"),
         ("L_L", "L_L", ".3f"),
         ("L_S", "L_S", ".3f"),
+        ("spatial", "spatial", ".3f"),
         ("masked", "silent pairs", ".1%"),
         ("accuracy", "train", ".2%"),
         ("monitor_accuracy", "test", ".2%"),
@@ -97,6 +98,9 @@ def describe(line: dict[str, Any]) -> str:
     ):
         if key in line:
             parts.append(f"{label} {line[key]:{form}}")
+    if "gradient_shares" in line:
+        shares = (f"{term} {share:.0%}" for term, share in line["gradient_shares"].items())
+        parts.append(f"gradient ({', '.join(shares)})")
     if "seconds_left" in line:
         parts.append(f"{line['seconds_left'] / 60:.1f} min left")
     return "  ".join(parts)

@@ -19,7 +19,7 @@ import torch
 from tdsnn.paths import cache_dir
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("columns.cpp", "convolution.cpp", "fire.cpp", "moments.cpp")
+_SOURCES = ("columns.cpp", "convolution.cpp", "fire.cpp", "moments.cpp", "swaps.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-w")
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_S = 300
@@ -39,6 +39,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "tdsnn_weight_gradient_ready": (),
     "tdsnn_weight_gradient": (_ADDRESS,) * 4,
     "tdsnn_moments": (_ADDRESS, _INT, _LONG, _LONG, _INT, _ADDRESS, _ADDRESS),
+    "tdsnn_swaps": (_ADDRESS,) * 7,
 }
 
 

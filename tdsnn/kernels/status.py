@@ -14,6 +14,7 @@ FORWARD = "convolution, forward"
 INPUT_GRADIENT = "convolution, input gradient"
 WEIGHT_GRADIENT = "convolution, weight gradient"
 COLUMNS = "spatial loss, activity of the chosen units"
+SWAPS = "position search, exchange of units"
 
 COMPILED = "compiled"
 EAGER = "eager"
@@ -44,7 +45,8 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
         FORWARD: (PYTORCH, _NO_OTHER),
         INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
         WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
-        COLUMNS: _columns_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
+        COLUMNS: _library_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
+        SWAPS: _library_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
     }
     return tuple(
         OperatorPath(operator=operator, device=device.type, path=path, reason=reason)
@@ -59,7 +61,7 @@ def _fire_on_cpu() -> tuple[str, str]:
     return COMPILED, f"for at most {made.call('tdsnn_fire_max_steps')} time steps; {made.reason}"
 
 
-def _columns_on_cpu() -> tuple[str, str]:
+def _library_on_cpu() -> tuple[str, str]:
     made = library()
     return (COMPILED if made else PYTORCH), made.reason
 

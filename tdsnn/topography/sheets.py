@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,7 @@ class CorticalSheet:
         seed: seed of the random displacements.
         preparation: how the positions were made, e.g. ``retinotopic``.
         positions: (C * H * W, 2) float32, mm; row i is unit i of the output flattened in (C, H, W) order.
+        log: what the preparation did, as plain values for JSON; empty for ``retinotopic``.
     """
 
     layer: str
@@ -46,6 +47,7 @@ class CorticalSheet:
     seed: int
     preparation: str
     positions: Tensor
+    log: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         channels, height, width = self.shape
@@ -87,6 +89,7 @@ class CorticalSheet:
             "neighbourhood_mm": self.neighbourhood_mm,
             "seed": self.seed,
             "preparation": self.preparation,
+            **({"log": dict(self.log)} if self.log else {}),
         }
 
     @classmethod
@@ -101,6 +104,7 @@ class CorticalSheet:
             seed=int(metadata["seed"]),
             preparation=str(metadata["preparation"]),
             positions=positions,
+            log=metadata.get("log", {}),
         )
 
     @classmethod
@@ -145,17 +149,24 @@ def neighbourhood_mm(size_mm: float, *, height: int, first_height: int) -> float
 
 
 def build_sheets(
-    shapes: Mapping[str, tuple[int, int, int]], sizes_mm: Mapping[str, float], *, seed: int
+    shapes: Mapping[str, tuple[int, int, int]],
+    sizes_mm: Mapping[str, float],
+    *,
+    seed: int,
+    first_height: int | None = None,
 ) -> dict[str, CorticalSheet]:
-    """Fresh retinotopic sheets for layers of the given output shapes, in the order of ``shapes``."""
+    """Fresh retinotopic sheets for layers of the given output shapes, in the order of ``shapes``.
+
+    Args:
+        first_height: H of the network's first sheet, which sets the overlap of receptive fields; None if
+            ``shapes`` begins with it.
+    """
     missing = [layer for layer in shapes if layer not in sizes_mm]
     if missing:
         raise UsageError(f"No sheet size in mm is given for {', '.join(missing)}.")
-    first_height = next(iter(shapes.values()))[1] if shapes else 1
+    first = first_height or next((height for _, height, _ in shapes.values()), 1)
     return {
-        layer: CorticalSheet.retinotopic(
-            layer, shape, size_mm=sizes_mm[layer], first_height=first_height, seed=seed
-        )
+        layer: CorticalSheet.retinotopic(layer, shape, size_mm=sizes_mm[layer], first_height=first, seed=seed)
         for layer, shape in shapes.items()
     }
 

@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from tdsnn import zoo
 from tdsnn.data._augment import augment
 from tdsnn.data._base import Split
-from tdsnn.models._base import MODELS, Model, record, sheet_shapes
-from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss
-from tdsnn.topography.sheets import build_sheets
+from tdsnn.models._base import Model, record
+from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
+from tdsnn.topography.positions import PREPARATION
 from tdsnn.train._draws import batches, generator
 from tdsnn.train.optim import Average, build_optimizer, set_lr
+from tdsnn.train.preparation import fresh_model, prepare_sheets
 from tdsnn.train.state import load_state, save_state
 from tdsnn.types import Manifest
 
@@ -49,12 +50,13 @@ class Position:
 
 
 class _Meter:
-    """Sums of what an epoch's steps reported, since it began or was resumed."""
+    """Sums of what an epoch's steps reported since it began or was resumed, and the first one's shares."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.steps = 0
         self.sums: dict[str, float] = {}
+        self.shares: dict[str, float] = {}
 
     def add(self, parts: dict[str, Tensor]) -> None:
         self.steps += 1
@@ -88,9 +90,11 @@ class Trainer:
         compiled = manifest.recipe.compile and on_cpu and self.model.compile_operators()
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
-            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(
-                self.model.sheets, manifest.topography
-            )
+            if manifest.topography.preparation == PREPARATION:
+                twin = zoo.open_model(manifest.twin, device=str(self.accelerator.device))
+                source = {"model": manifest.twin, "weights_sha256": twin.weights_sha256}
+                self._prepare_sheets(twin.model, source)
+            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
             self.spatial.compiled = compiled
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, build_optimizer(self.model, manifest.recipe)
@@ -141,6 +145,19 @@ class Trainer:
                 dataset=self.manifest.dataset,
             )
 
+    def _prepare_sheets(self, auxiliary: Model, source: dict[str, str]) -> None:
+        if self.manifest.recipe.compile and auxiliary.mean.device.type == "cpu":
+            auxiliary.compile_operators()
+        channels, height, width = self.train.images.shape[1:]
+        self.model.sheets = prepare_sheets(
+            self.model.sheets,
+            auxiliary,
+            self.manifest.topography,
+            shape=(channels, height, width),
+            source=source,
+            folder=self.folder / "positions",
+        )
+
     def _finish(self) -> None:
         """Turn the model into the one to publish: averaged weights, settled statistics, eval mode."""
         if self.average is not None:
@@ -148,6 +165,9 @@ class Trainer:
         if self.manifest.recipe.bn_batches:
             self._settle_statistics()
         self.model.eval()
+        # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
+        if self.manifest.topography.preparation == PREPARATION and not self.manifest.topographic:
+            self._prepare_sheets(self.model, {"model": self.manifest.name})
 
     @torch.no_grad()
     def _settle_statistics(self) -> None:
@@ -203,18 +223,20 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = chosen[rank::world].numpy()
         images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))
-        with record(self.model, self.model.sheet_layers if self.spatial else ()) as outputs:
+        with record(self.model, self.spatial.layers if self.spatial else ()) as outputs:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 logits = self.wrapped(images).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
             if self.spatial:
                 ramp = min(1.0, epochs_done / topography.warmup_epochs) if topography.warmup_epochs else 1.0
-                spatial, logged = self.spatial(
-                    outputs, generator=generator(recipe.seed, "clusters", epoch, step)
-                )
-                loss = loss + ramp * spatial
-                parts |= logged
+                spatial = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
+                parts |= spatial.parts
+                # Once an epoch, at full weight: during the warm-up it already shows what is to come.
+                if not self.meter.steps:
+                    terms = {"task": loss, **spatial.terms}
+                    self.meter.shares = gradient_shares(terms, self.model.parameters())
+                loss = loss + ramp * spatial.total
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         if recipe.clip_norm:
@@ -239,6 +261,7 @@ class Trainer:
         return {
             **line,
             **self.meter.means(),
+            **({"gradient_shares": self.meter.shares} if self.meter.shares else {}),
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": self.manifest.recipe.batch_size / pace,
             "seconds_left": left * pace,
@@ -263,17 +286,6 @@ def prepare(
     """Augmented images (N, C, H, W) in [0, 1], channels last, on the device, from uint8 ones."""
     x = augment(images, augmentation, generator=generator).to(device, non_blocking=True)
     return x.float().div_(255).contiguous(memory_format=torch.channels_last)
-
-
-def fresh_model(manifest: Manifest, *, image_size: tuple[int, ...]) -> Model:
-    """A model with weights drawn from the recipe's seed, on sheets drawn from the topography's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(manifest.recipe.seed)
-        model = MODELS.load(manifest.architecture)(**manifest.arguments)
-    height, width = image_size
-    shapes = sheet_shapes(model, height=height, width=width)
-    model.sheets = build_sheets(shapes, model.sheet_sizes_mm, seed=manifest.topography.sheet_seed)
-    return model
 
 
 @torch.no_grad()

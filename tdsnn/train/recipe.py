@@ -28,8 +28,17 @@ _RANGES = {
     "window": (0, 1_000),
     "clusters": (1, 10_000),
     "cluster_units": (5, 10_000),
+    "attempts_per_unit": (0.0, 1e6),
+    "factor_h": (1.0, 1_000.0),
+    "factor_w": (1.0, 1_000.0),
 }
-_CHOICES = {"optimizer": ("adamw", "sgd"), "precision": ("bf16", "fp32")}
+_CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "precision": ("bf16", "fp32"),
+    "window_shape": ("flat", "triangular"),
+    "form": ("relative", "absolute"),
+    "preparation": ("retinotopic", "pre-optimised"),
+}
 
 
 def override(manifest: Manifest, settings: Sequence[str]) -> Manifest:

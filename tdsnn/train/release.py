@@ -23,7 +23,7 @@ from tdsnn.results import ResultFolder
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.train.loop import CHECKPOINT, LOG
 from tdsnn.train.session import OUTCOME
-from tdsnn.train.state import SETTINGS, settings_of
+from tdsnn.train.state import read_settings, settings_of
 from tdsnn.types import FileRecord, Manifest, Release
 
 ALIGNMENT_IMAGES = 1_000
@@ -71,7 +71,7 @@ def embed(run_dir: Path) -> Release:
 
 
 def _check_settings(run_dir: Path, manifest: Manifest) -> None:
-    stored = json.loads((run_dir / SETTINGS).read_text(encoding="utf-8"))
+    stored = read_settings(run_dir)
     for part in ("architecture", "arguments", "dataset", "topography", "recipe"):
         if stored[part] != settings_of(manifest)[part]:
             raise UsageError(

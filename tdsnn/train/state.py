@@ -13,7 +13,7 @@ import torch
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import write_atomic
-from tdsnn.types import Manifest
+from tdsnn.types import Manifest, Recipe, Topography
 
 STATE = "state.pt"
 SETTINGS = "manifest.json"
@@ -30,19 +30,31 @@ def write_settings(folder: Path, manifest: Manifest) -> None:
     write_atomic(folder / SETTINGS, (json.dumps(settings_of(manifest), indent=2) + "\n").encode())
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Settings that a run began with, as :func:`settings_of`; fields newer than the run have their defaults.
+
+    Raises:
+        IntegrityError: the file is missing or damaged.
+    """
+    try:
+        stored: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        for part, record in (("topography", Topography()), ("recipe", Recipe())):
+            stored[part] = json.loads(json.dumps(dataclasses.asdict(record))) | stored[part]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"The settings of the run in {folder} cannot be read ({error}).",
+            hint="Start anew with another --run-dir.",
+        ) from error
+    return stored
+
+
 def check_settings(folder: Path, manifest: Manifest) -> None:
     """Refuse to continue a run under other settings.
 
     Raises:
         UsageError: the recipe, topography or model differ from those the run began with.
     """
-    try:
-        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise IntegrityError(
-            f"The settings of the run in {folder} cannot be read ({error}).",
-            hint="Start anew with another --run-dir.",
-        ) from error
+    stored = read_settings(folder)
     for part in ("architecture", "arguments", "dataset", "topography", "recipe"):
         if stored.get(part) != settings_of(manifest)[part]:
             raise UsageError(

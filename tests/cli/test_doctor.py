@@ -81,6 +81,7 @@ def test_document(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         status.INPUT_GRADIENT,
         status.WEIGHT_GRADIENT,
         status.COLUMNS,
+        status.SWAPS,
     }
     assert len(document["cuda"]["devices"]) == torch.cuda.device_count()
     assert document["folders"]["TDSNN_CACHE"]["path"] == str(machine)
@@ -93,7 +94,7 @@ def test_people_see_the_same_without_loss(machine: Path, capsys: pytest.CaptureF
     document, text = report(capsys), show(capsys)
     for path in document["operators"]:
         assert f"{path['operator']} ({path['device']})" in text
-    assert text.count(REASON) == 4, "three operators and a problem; nothing is read as markup"
+    assert text.count(REASON) == 5, "four operators and a problem; nothing is read as markup"
     for each in document["problems"]:
         assert each["problem"] in text
         assert all(remedy in text for remedy in each["help"])

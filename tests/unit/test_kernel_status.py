@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdsnn.kernels import _library, status
+from tdsnn.kernels import _library, status, swaps
 from tdsnn.kernels.columns import gather_columns
 from tdsnn.kernels.convolution import Conv2d, has_tiles
 from tdsnn.kernels.neuron import Neuron
@@ -51,6 +51,14 @@ def of_columns(*, compiled: bool = True) -> set[str]:
     return nodes(gather_columns(matrix, torch.ones(1, 3).long(), compiled=compiled))
 
 
+def of_swaps(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path that runs."""
+    for path in (status.COMPILED, status.EAGER):
+        monkeypatch.setattr(swaps, f"_{path}", lambda *_, path=path: path)
+    square = torch.rand(1, 3, 3)
+    return str(swaps.swap_places(square, square, torch.zeros(1, 1, 2).long(), compiled=True))
+
+
 def of_convolution(channels: int, *, stride: int = 1) -> set[str]:
     conv = Conv2d(channels, channels, 3, stride, 1, bias=False)
     conv.compiled = bool(_library.library())
@@ -65,11 +73,12 @@ def reported(device: torch.device) -> dict[str, status.OperatorPath]:
 OURS, PYTORCHS = "_ConvolutionBackward", "ConvolutionBackward0"
 
 
-def test_with_what_this_machine_has() -> None:
+def test_with_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = reported(CPU)
     assert ("_FireBackward" in of_neurons()) == (paths[status.FIRE].path == status.COMPILED)
     assert ("_CompiledBackward" in of_columns()) == (paths[status.COLUMNS].path == status.COMPILED)
     assert "_EagerBackward" in of_columns(compiled=False)
+    assert (of_swaps(monkeypatch) == status.COMPILED) == (paths[status.SWAPS].path == status.COMPILED)
     gradient = paths[status.WEIGHT_GRADIENT]
     if gradient.path != status.TILES:
         assert PYTORCHS in of_convolution(64)
@@ -82,14 +91,16 @@ def test_with_what_this_machine_has() -> None:
         assert PYTORCHS in of_convolution(channels // 2, stride=stride)
 
 
-def test_without_a_compiler(no_compiler: None) -> None:
+def test_without_a_compiler(no_compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = reported(CPU)
     assert (paths[status.FIRE].path, paths[status.WEIGHT_GRADIENT].path) == (status.EAGER, status.PYTORCH)
     assert paths[status.COLUMNS].path == status.PYTORCH
+    assert paths[status.SWAPS].path == status.PYTORCH
+    assert of_swaps(monkeypatch) == status.EAGER
     assert "_PiecesBackward" in of_neurons()
     assert "_EagerBackward" in of_columns()
     assert PYTORCHS in of_convolution(64)
-    for name in (status.FIRE, status.WEIGHT_GRADIENT, status.COLUMNS):
+    for name in (status.FIRE, status.WEIGHT_GRADIENT, status.COLUMNS, status.SWAPS):
         assert "no C++ compiler found" in paths[name].reason
 
 

@@ -257,6 +257,19 @@ def test_the_details_of_a_row_are_shown(
     assert "2.25 1.5" in shown
 
 
+def test_a_part_whose_package_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named 'that' for {name}", name="that")
+
+    monkeypatch.setattr(command.importlib, "import_module", fail)
+    document = command.measure(["data"], quick=True, rounds=1)
+    assert document["rows"] == []
+    assert "'that'" in document["skipped"]["data"]
+    assert "make .venv/.installed-dev" in capsys.readouterr().err
+
+
 def test_a_part_that_cannot_run_is_named_and_gives_no_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

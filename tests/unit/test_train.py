@@ -12,68 +12,30 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from tdsnn.cli.train import describe
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
+from tdsnn.train import loop
 from tdsnn.train._draws import batches
-from tdsnn.train.loop import LOG, Trainer
+from tdsnn.train.loop import LOG
 from tdsnn.train.optim import build_optimizer, set_lr
 from tdsnn.train.recipe import override
-from tdsnn.train.state import STATE, check_settings, load_state, write_settings
-from tdsnn.types import Manifest, Recipe
+from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, write_settings
+from tdsnn.types import Recipe
 from tdsnn.weights import read_checkpoint
+from tests.training import SMALL, Quiet, make_split, small, trainer
 
 pytestmark = pytest.mark.usefixtures("threads")
-
-SMALL = [
-    "model.width=4",
-    "model.timesteps=3",
-    "batch_size=8",
-    "epochs=2",
-    "precision=fp32",
-    "compile=false",
-]
-
-
-class Quiet:
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def step(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    draws = np.random.default_rng(0)
-    labels = draws.integers(0, 2, 50)
-    images = draws.integers(0, 60, (50, 1, 16, 16), dtype=np.uint8)
-    images[labels == 1, :, :8] += 190
-    return Split(
-        images=images,
-        labels=labels.astype(np.int64),
-        classes=tuple("0123456789"),
-        digest="0" * 64,
-        pinned=False,
-        origin="made in the test",
-    )
-
-
-def small(*changes: str, name: str = "tsresnet18") -> Manifest:
-    return override(resolve(name), [*SMALL, "topography.cluster_units=8", "topography.clusters=2", *changes])
-
-
-def trainer(manifest: Manifest, folder: Path, split: Split) -> Trainer:
-    folder.mkdir(exist_ok=True)
-    return Trainer(manifest, folder=folder, train=split, monitor=split, device=torch.device("cpu"))
+    return make_split()
 
 
 @pytest.mark.parametrize("changes", [(), ("ema_decay=0.9", "optimizer=sgd", "clip_norm=1.0")])
@@ -167,6 +129,53 @@ def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Spl
     assert not model.training
 
 
+def test_gradient_shares_are_logged_once_an_epoch(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, real = [], loop.gradient_shares
+    monkeypatch.setattr(loop, "gradient_shares", lambda *given: calls.append(1) or real(*given))
+    shares = []
+    for weight, stop_after in ((0.01, 1), (2.0, None)):
+        weights = f"topography.alpha={weight}", f"topography.beta={weight}"
+        quiet = Quiet()
+        trainer(small(*weights), tmp_path / str(weight), split).run(quiet, stop_after=stop_after)
+        shares.append(quiet.lines[0]["gradient_shares"])
+        assert set(shares[-1]) == {"task", "L_L", "L_S"}
+        assert sum(shares[-1].values()) == pytest.approx(1)
+        assert f"L_S {shares[-1]['L_S']:.0%}" in describe(quiet.lines[0])
+    # 200 times the weight is 200 times the share beside the task, also before the warm-up is over.
+    odds = [share["L_L"] / share["task"] for share in shares]
+    assert odds[1] / odds[0] == pytest.approx(200, rel=1e-3)
+    log = [json.loads(line) for line in (tmp_path / "2.0" / LOG).read_text().splitlines()]
+    assert log[0]["gradient_shares"] == shares[1]
+    assert log[1]["gradient_shares"] != shares[1]
+    assert len(calls) == 3, "one step, and two epochs"
+
+
+def test_a_run_without_a_spatial_loss_measures_no_shares(tmp_path: Path, split: Split) -> None:
+    quiet = Quiet()
+    trainer(small(name="sresnet18"), tmp_path, split).run(quiet, stop_after=1)
+    assert "gradient_shares" not in quiet.lines[0]
+
+
+@pytest.mark.parametrize(("loss", "recorded"), [("tdann", 8), ("topoloss", 0)])
+def test_other_spatial_losses_train_on_the_outputs_that_they_need(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch, loss: str, recorded: int
+) -> None:
+    asked, real = [], loop.record
+    one = ("topography.alpha=5", "topography.beta=0", "topography.warmup_epochs=0")
+    factors = ("topography.factor_h=2", "topography.factor_w=2")
+    run = trainer(small(f"topography.loss={loss}", *one, *factors), tmp_path, split)
+    monkeypatch.setattr(
+        loop, "record", lambda model, layers: asked.append(len(layers)) or real(model, layers)
+    )
+    quiet = Quiet()
+    run.run(quiet, stop_after=6)
+    assert asked == [recorded] * 6
+    assert quiet.lines[0]["gradient_shares"]["spatial"] > 0
+    assert quiet.lines[-1]["spatial"] < quiet.lines[0]["spatial"]
+
+
 @pytest.mark.parametrize("compile", ["false", "true"])
 def test_the_spatial_loss_is_compiled_with_the_model(tmp_path: Path, split: Split, compile: str) -> None:
     run = trainer(small(f"compile={compile}"), tmp_path, split)
@@ -203,6 +212,9 @@ def test_settings_are_typed() -> None:
         ("optimizer=adam", "Did you mean adamw"),
         ("model.widht=8", "Did you mean width"),
         ("topo.alpha=1", "no section called 'topo'"),
+        ("topography.window_shape=triangle", "Did you mean triangular"),
+        ("topography.form=relativ", "Did you mean relative"),
+        ("topography.factor_h=0.5", "factor_h must lie in 1 to 1000"),
     ],
 )
 def test_wrong_settings_are_refused(setting: str, message: str) -> None:
@@ -219,6 +231,16 @@ def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
     other = dataclasses.replace(manifest, recipe=dataclasses.replace(manifest.recipe, lr=0.5))
     with pytest.raises(UsageError, match="another recipe"):
         check_settings(tmp_path, other)
+    stored = json.loads((tmp_path / SETTINGS).read_text())
+    del stored["topography"]["window_shape"], stored["recipe"]["bn_batches"]
+    (tmp_path / SETTINGS).write_text(json.dumps(stored))
+    check_settings(tmp_path, small("bn_batches=0"))  # a run that began before there were these settings
+    with pytest.raises(UsageError, match="another topography"):
+        check_settings(tmp_path, small("bn_batches=0", "topography.window_shape=triangular"))
+    for damaged in ("[]", "{"):
+        (tmp_path / SETTINGS).write_text(damaged)
+        with pytest.raises(IntegrityError, match="cannot be read"):
+            check_settings(tmp_path, manifest)
     (tmp_path / STATE).write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(IntegrityError, match="damaged"):
         load_state(tmp_path)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from tdsnn.errors import UsageError
+from tdsnn.registry import suggest
 from tdsnn.topography.clusters import gather, sample_clusters
 from tdsnn.topography.correlation import FLAT, pair_correlation
-from tdsnn.topography.sheets import CorticalSheet
+from tdsnn.topography.losses._base import Sheeted, SpatialTerms, weigh
 from tdsnn.types import Topography
 
 __all__ = ["STC"]
@@ -42,21 +43,23 @@ class STC:
     L = sum over layers of the mean over M clusters of alpha L_L + beta L_S, with L = (1 - P) / 2.
 
     Args:
-        sheets: layer name to sheet.
+        model: has the sheets.
         topography: weights, window, number and size of the clusters.
+
+    Raises:
+        UsageError: no sheet.
     """
 
-    def __init__(self, sheets: Mapping[str, CorticalSheet], topography: Topography) -> None:
-        if not sheets:
+    def __init__(self, model: Sheeted, topography: Topography) -> None:
+        if not model.sheets:
             raise UsageError("The STC loss needs at least one cortical sheet.")
-        self.sheets = sheets
+        self.sheets = model.sheets
+        self.layers = tuple(model.sheets)
         self.topography = topography
         self.compiled = False
 
-    def __call__(
-        self, outputs: Mapping[str, Tensor], *, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one batch and its parts for the log.
+    def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
+        """Loss of one batch: L_L and L_S, and the fraction of silent pairs.
 
         Args:
             outputs: layer name to spikes (T, B, C, H, W) in {0, 1}.
@@ -66,9 +69,9 @@ class STC:
         layers = list(terms.values())
         rate = torch.stack([_mean_loss(t.rate, t.rate_valid) for t in layers]).sum()
         timing = torch.stack([_mean_loss(t.timing, t.timing_valid) for t in layers]).sum()
-        loss = self.topography.alpha * rate + self.topography.beta * timing
         masked = torch.cat([t.masked for t in layers]).mean()
-        return loss, {"L_L": rate.detach(), "L_S": timing.detach(), "masked": masked.detach()}
+        weighted = {"L_L": (self.topography.alpha, rate), "L_S": (self.topography.beta, timing)}
+        return weigh(weighted, also_logged={"masked": masked})
 
     def measure(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> dict[str, STCTerms]:
         """P(r, d) and P(r_CCG, d) of freshly drawn clusters, per layer."""
@@ -91,35 +94,55 @@ class STC:
                 torch.cat([spikes[i] for i in same]),
                 torch.cat([proximity[i] for i in same]),
                 window=self.topography.window,
+                shape=self.topography.window_shape,
             )
             for place, index in enumerate(same):
                 terms[index] = _part(stacked, place, self.topography.clusters)
         return {layer: terms[i] for i, layer in enumerate(self.sheets)}
 
 
-def stc_terms(spikes_GTBN: Tensor, proximity_GNN: Tensor, *, window: int) -> STCTerms:
+def stc_terms(spikes_GTBN: Tensor, proximity_GNN: Tensor, *, window: int, shape: str = "flat") -> STCTerms:
     """Both spatial correlations of G clusters at once.
 
     Args:
         spikes_GTBN: G clusters, T steps, B trials, N units, float32 in {0, 1}.
         proximity_GNN: 1 / (1 + distance) of the pairs.
         window: largest lag W, 0 <= W < T.
+        shape: see :func:`lag_kernel`.
     """
     steps, units = spikes_GTBN.shape[1], spikes_GTBN.shape[3]
-    if not 0 <= window < steps:
-        raise UsageError(f"The window must lie in 0 to {steps - 1} for {steps} time steps, not {window}.")
-    lag = (torch.arange(steps)[:, None] - torch.arange(steps)[None]).abs()
-    kernel = torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(())).to(spikes_GTBN)
+    kernel = lag_kernel(steps, window=window, shape=shape).to(spikes_GTBN)
     rate, timing, rate_valid, timing_valid, varying = _Correlations.apply(spikes_GTBN, proximity_GNN, kernel)
     kept = varying * (varying - 1) / (units * (units - 1))
     return STCTerms(rate, timing, rate_valid, timing_valid, 1.0 - kept)
 
 
+def lag_kernel(steps: int, *, window: int, shape: str) -> Tensor:
+    """How much a pair of spikes at steps t and s counts, K (T, T), symmetric, 0 for lags above W.
+
+    ``flat`` is the paper's 1 / (T - lag). That matrix is not positive definite, so r_CCG may exceed 1.
+    ``triangular`` is (1 - lag / (W + 1)) / T, whose Fourier transform, Fejer's kernel, is never negative: no
+    eigenvalue of K is either, so |r_CCG| <= 1. It has T where the paper has T - lag, because with the latter
+    a triangle does not keep the bound either.
+
+    Raises:
+        UsageError: W outside 0 to T - 1, or another shape.
+    """
+    if not 0 <= window < steps:
+        raise UsageError(f"The window must lie in 0 to {steps - 1} for {steps} time steps, not {window}.")
+    lag = (torch.arange(steps)[:, None] - torch.arange(steps)[None]).abs()
+    if shape == "flat":
+        return torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(()))
+    if shape == "triangular":
+        return (1.0 - lag / (window + 1)).clamp_min(0.0) / steps
+    raise suggest(shape, ("flat", "triangular"), kind="window shape", command="tdsnn-zoo train -h")
+
+
 class _Correlations(torch.autograd.Function):
     """P(r, d) and P(r_CCG, d), with a backward of two products: both Gram matrices are symmetric.
 
-    The cross-correlograms, summed over lags -W..W, are one Gram product, (1/B) X^T (K * X): the kernel
-    K_ts = 1 / (T - |t - s|) for |t - s| <= W applies the window along time first.
+    The cross-correlograms, summed over lags -W..W, are one Gram product, (1/B) X^T (K * X): the kernel K of
+    :func:`lag_kernel` applies the window along time first.
     """
 
     @staticmethod

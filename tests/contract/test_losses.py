@@ -1,0 +1,78 @@
+"""Every registered spatial loss can train a network, also one that is silent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import network, pictures
+from torch import nn
+
+from tdsnn.models._base import Model, record, sheet_shapes
+from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, SpatialTerms
+from tdsnn.topography.sheets import build_sheets
+from tdsnn.types import Topography
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+@pytest.fixture(params=SPATIAL_LOSSES.names())
+def loss(request: pytest.FixtureRequest, model: Model) -> SpatialLoss:
+    topography = Topography(
+        loss=request.param,
+        alpha=0.5,
+        window=min(1, model.timesteps - 1),
+        clusters=3,
+        cluster_units=12,
+        factor_h=2.0,
+        factor_w=2.0,
+    )
+    return SPATIAL_LOSSES.load(request.param)(model, topography)
+
+
+@pytest.fixture(params=["resnet18", "sresnet18"])
+def model(request: pytest.FixtureRequest) -> Model:
+    built = network(request.param).train()
+    shapes = sheet_shapes(built, height=16, width=16)
+    built.sheets = build_sheets(shapes, built.sheet_sizes_mm, seed=0)
+    return built
+
+
+def spatial(loss: SpatialLoss, model: Model, *, seed: int = 0) -> SpatialTerms:
+    with record(model, loss.layers) as outputs:
+        model(pictures(9))
+    return loss(outputs, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_reaches_the_weights_of_blocks_with_sheets(loss: SpatialLoss, model: Model) -> None:
+    total, terms, parts = spatial(loss, model)
+    assert set(loss.layers) <= set(model.sheets)
+    assert not loss.compiled
+    assert all(value.isfinite() and value.shape == () and not value.requires_grad for value in parts.values())
+    assert set(terms) <= set(parts)
+    assert float(total.detach()) == pytest.approx(sum(float(term.detach()) for term in terms.values()))
+    assert float(total.detach()) > 0
+    total.backward()
+    for layer in model.sheets:
+        weight = model.get_submodule(layer).conv1.weight
+        assert weight.grad is not None, layer
+        assert weight.grad.isfinite().all(), layer
+        assert weight.grad.abs().max() > 0, layer
+
+
+def test_equal_seeds_give_equal_values(loss: SpatialLoss, model: Model) -> None:
+    model.eval()
+    assert torch.equal(spatial(loss, model, seed=3).total, spatial(loss, model, seed=3).total)
+
+
+def test_a_silent_network_gets_a_finite_gradient(loss: SpatialLoss, model: Model) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.bias, -50.0)
+    with record(model, model.sheet_layers) as outputs:
+        model(pictures(9))
+    assert not any(output.count_nonzero() for output in outputs.values())
+    found = spatial(loss, model)
+    assert found.total.isfinite()
+    assert all(value.isfinite() for value in found.parts.values())
+    found.total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -1,0 +1,73 @@
+"""Pre-optimised sheets in training runs: whose responses sort them, when, and what is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tdsnn.data._base import Split
+from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.models._base import Model
+from tdsnn.train.preparation import fresh_model
+from tdsnn.weights import read_checkpoint
+from tests.networks import network
+from tests.training import Quiet, make_split, small, trainer
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+PREPARED = ("topography.preparation=pre-optimised", "topography.attempts_per_unit=2.0", "epochs=1")
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return make_split()
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """Stands in for the released twin, whose layers are larger than those of these tests."""
+    model = network("sresnet18", width=4, timesteps=3, in_channels=1, mean=[0.286], std=[0.353])
+    opened = SimpleNamespace(model=model, weights_sha256="ab" * 32)
+    monkeypatch.setattr("tdsnn.train.loop.zoo.open_model", lambda name, device: opened)
+    return model
+
+
+def test_pre_optimised_sheets_come_from_the_twin_before_training(
+    tmp_path: Path, split: Split, twin: Model
+) -> None:
+    run = trainer(small(*PREPARED), tmp_path / "topo", split)
+    plain = fresh_model(small(), image_size=(16, 16)).sheets["layer1.0"]
+    sheet = run.model.sheets["layer1.0"]
+    assert sheet.preparation == "pre-optimised"
+    assert sheet.log["model"] == "sresnet18.fashion_mnist"
+    assert sheet.log["weights_sha256"] == "ab" * 32
+    assert not torch.equal(sheet.positions, plain.positions)
+    assert sorted(sheet.positions.tolist()) == sorted(plain.positions.tolist())
+    assert run.spatial is not None
+    again = trainer(small(*PREPARED), tmp_path / "topo", split)
+    assert torch.equal(again.model.sheets["layer1.0"].positions, sheet.positions)
+
+
+def test_a_model_without_spatial_loss_sorts_its_own_units_at_the_end(tmp_path: Path, split: Split) -> None:
+    run = trainer(small(*PREPARED, name="sresnet18"), tmp_path, split)
+    assert run.model.sheets["layer1.0"].preparation == "retinotopic"
+    run.run(Quiet())
+    checkpoint = read_checkpoint(tmp_path / "checkpoint")
+    assert checkpoint.config.sheets["layer1.0"]["preparation"] == "pre-optimised"
+    assert checkpoint.config.sheets["layer1.0"]["log"]["model"] == "sresnet18.fashion_mnist"
+
+
+def test_an_auxiliary_network_of_another_shape_is_refused(tmp_path: Path, split: Split) -> None:
+    with pytest.raises(UsageError, match=r"auxiliary network's 'layer1.0' gives \(16, 16, 16\)"):
+        trainer(small(*PREPARED), tmp_path, split)
+
+
+def test_a_damaged_search_is_named(tmp_path: Path, split: Split, twin: Model) -> None:
+    trainer(small(*PREPARED), tmp_path, split)
+    saved = tmp_path / "positions" / "layer1.0.safetensors"
+    saved.write_bytes(saved.read_bytes()[:-9])
+    with pytest.raises(IntegrityError, match=r"layer1\.0\.safetensors' is damaged"):
+        trainer(small(*PREPARED), tmp_path, split)
