@@ -6,7 +6,7 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,42 @@ def _decode(cell: object, shape: tuple[int, int, int], *, path: Path, row: int) 
         found = f"{pixels.shape[0]}x{pixels.shape[1]}"
         raise IntegrityError(f"Image {row} of {path} is {found}, expected {height}x{width}.", hint=_HINT)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def read_images(
+    paths: Sequence[Path],
+    *,
+    classes: Sequence[str],
+    shape: tuple[int, int, int],
+    progress: Callable[[int, int], None],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Decode files called ``CLASS-NUMBER.SUFFIX`` and reduce them to ``shape`` (Lanczos).
+
+    Returns:
+        Images uint8 (N, C, H, W), 0..255, and labels int64 (N,), index into ``classes``.
+
+    Raises:
+        IntegrityError: a file that is no image, or is smaller than ``shape``.
+    """
+    from PIL import Image
+
+    channels, height, width = shape
+    images = np.empty((len(paths), *shape), dtype=np.uint8)
+    for index, path in enumerate(paths):
+        try:
+            with Image.open(path) as picture:
+                plain = picture.convert("L" if channels == 1 else "RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # as in _decode
+            raise IntegrityError(f"{path} cannot be decoded: {error}.", hint=_HINT) from error
+        if plain.width < width or plain.height < height:
+            found = f"{plain.height}x{plain.width}"
+            raise IntegrityError(f"{path} is {found}, expected at least {height}x{width}.", hint=_HINT)
+        pixels = np.asarray(plain.resize((width, height), Image.Resampling.LANCZOS))
+        images[index] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
+        progress(index + 1, len(paths))
+    places = {name.casefold(): place for place, name in enumerate(classes)}
+    labels = [places[path.stem.rpartition("-")[0].casefold()] for path in paths]
+    return images, np.array(labels, dtype=np.int64)
 
 
 def read_idx(

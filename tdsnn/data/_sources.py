@@ -204,3 +204,49 @@ class PythonPackage:
         images, labels = self.reader(split)
         progress(len(labels), len(labels))
         return RawSplit(images=images, labels=labels.astype("int64"), origin=self.package)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """Encoded images below ``$TDSNN_DATA/FOLDER``, each named ``CLASS-NUMBER.SUFFIX``."""
+
+    folder: str
+    classes: tuple[str, ...]
+    suffix: str
+    """With the dot, e.g. ``.jpg``."""
+    origin: str
+    """Address that the user gets the images from."""
+
+    def describe(self, split: str) -> str:
+        """Short name of the place, for messages."""
+        return "folder of images"
+
+    def check(self, split: str) -> None:
+        """Whether the folder has any of the images."""
+        self._paths()
+
+    def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
+        """All samples of the split, reduced to ``shape``."""
+        from tdsnn.data._formats import read_images
+
+        paths = self._paths()
+        images, labels = read_images(paths, classes=self.classes, shape=shape, progress=progress)
+        return RawSplit(images=images, labels=labels, origin=str(paths[0].parent))
+
+    def _paths(self) -> list[Path]:
+        remedy = (
+            f"Get the images from {self.origin} and set TDSNN_DATA to the folder that holds {self.folder}/"
+        )
+        root = os.environ.get("TDSNN_DATA")
+        if not root:
+            raise MissingError("TDSNN_DATA is not set", hint=remedy)
+        folder = Path(root).expanduser() / self.folder
+        known = {name.casefold() for name in self.classes}
+        found = [
+            path
+            for path in sorted(folder.rglob(f"*{self.suffix}"))
+            if path.stem.rpartition("-")[0].casefold() in known
+        ]
+        if not found:
+            raise MissingError(f"{folder} has no images called {self.classes[0]}-1{self.suffix}", hint=remedy)
+        return found

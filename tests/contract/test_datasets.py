@@ -33,7 +33,8 @@ def test_the_definition_is_complete(name: str) -> None:
     assert dataset.shape[0] in (1, 3)
     assert min(dataset.shape) > 0
     assert len(set(dataset.classes)) == len(dataset.classes) > 1
-    assert set(dataset.splits) == {"train", "test"}
+    # A stimulus set has nothing to learn from, so one split is all of it.
+    assert set(dataset.splits) in ({"train", "test"}, {"train"})
     for info in dataset.splits.values():
         assert info.size > 0
         assert info.digest is None or re.fullmatch("[0-9a-f]{64}", info.digest)
@@ -90,9 +91,10 @@ def test_a_wrong_split_is_a_usage_error(name: str) -> None:
 )
 def test_what_is_on_this_machine_is_as_promised(name: str) -> None:
     dataset = DATASETS.load(name)
-    info = dataset.splits["test"]
+    last = list(dataset.splits)[-1]
+    info = dataset.splits[last]
     try:
-        split = verify_split(name, "test")
+        split = verify_split(name, last)
     except MissingError as error:
         pytest.skip(error.message)
     assert split.images.shape == (info.size, *dataset.shape)

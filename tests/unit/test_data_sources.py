@@ -20,7 +20,15 @@ from pyarrow import parquet
 from tdsnn.data import _base
 from tdsnn.data._base import Dataset, SplitInfo, load_split
 from tdsnn.data._cache import canonical_order
-from tdsnn.data._sources import HubRepo, IdxFolder, LocalMirror, ParquetLayout, PythonPackage, Source
+from tdsnn.data._sources import (
+    HubRepo,
+    IdxFolder,
+    ImageFolder,
+    LocalMirror,
+    ParquetLayout,
+    PythonPackage,
+    Source,
+)
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 
 LAYOUT = ParquetLayout(config="plain", image="image", label="label")
@@ -281,3 +289,52 @@ def test_unknown_split_suggests_a_known_one(install: Install) -> None:
     install(MIRROR)
     with pytest.raises(UsageError, match=r"'tests'\. Did you mean test"):
         load_split("tiny", "tests")
+
+
+FOLDER = ImageFolder(folder="tiny", classes=("a", "b", "c"), suffix=".png", origin="https://example.org")
+
+
+def fill_folder(root: Path, *, side: int = 2 * SIDE) -> None:
+    """The images in blocks of 2 x 2 pixels, one of them in a folder of its own, and a stranger."""
+    for index, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+        path = root / "mirror" / "tiny" / ("c" if index == 0 else "") / f"{'abc'[label]}-{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        large = image.repeat(side // SIDE, axis=1).repeat(side // SIDE, axis=2)
+        path.write_bytes(encoded(large, "PNG"))
+    (root / "mirror" / "tiny" / "stranger-1.png").write_bytes(b"")
+
+
+def test_a_folder_of_images_is_reduced_and_labelled_by_name(tmp_path: Path, install: Install) -> None:
+    fill_folder(tmp_path, side=SIDE)
+    install(FOLDER)
+    split = load_split("tiny", "test")
+    assert split.digest == DIGEST
+
+
+def test_larger_images_are_reduced(tmp_path: Path, install: Install) -> None:
+    fill_folder(tmp_path)
+    install(FOLDER, digest=None)
+    split = load_split("tiny", "test")
+    assert split.images.shape == IMAGES.shape
+    assert sorted(split.labels) == sorted(LABELS)
+    assert abs(float(split.images.mean()) - float(IMAGES.mean())) < 2
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"no image", "cannot be decoded"), (None, "at least 8x8")])
+def test_a_bad_image_in_a_folder_is_named(
+    content: bytes | None, reason: str, tmp_path: Path, install: Install
+) -> None:
+    fill_folder(tmp_path)
+    bad = tmp_path / "mirror" / "tiny" / "a-99.png"
+    bad.write_bytes(content or encoded(IMAGES[0][:, :4, :4], "PNG"))
+    install(FOLDER)
+    with pytest.raises(IntegrityError, match=f"a-99.png.*{reason}"):
+        load_split("tiny", "test")
+
+
+def test_a_folder_without_images_says_where_to_get_them(install: Install) -> None:
+    install(FOLDER)
+    with pytest.raises(MissingError) as caught:
+        load_split("tiny", "test")
+    assert "a-1.png" in caught.value.message
+    assert "https://example.org" in caught.value.hint
