@@ -1,4 +1,4 @@
-"""Intervals and tests for accuracies measured on the same images."""
+"""Intervals and tests: accuracies measured on the same images, counts, and resampled estimates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import binom, norm
+from scipy.stats import binom, chi2, norm
 
 from tdsnn.errors import UsageError
 
@@ -143,10 +143,49 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _z(confidence: float) -> float:
+def poisson(count: int, *, confidence: float = 0.95) -> Interval:
+    """Exact interval of the mean of a Poisson count (Garwood, 1936, doi:10.1093/biomet/28.3-4.437).
+
+    Raises:
+        UsageError: a negative count.
+    """
+    if count < 0:
+        raise UsageError(f"A count cannot be negative: {count}.")
+    tail = (1 - _level(confidence)) / 2
+    low = float(chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
+    return Interval(low, float(chi2.ppf(1 - tail, 2 * count + 2)) / 2)
+
+
+def percentile_interval(samples: ArrayLike, estimate: float, *, confidence: float = 0.95) -> Interval:
+    """Central part of resampled estimates (Efron, 1979, doi:10.1214/aos/1176344552).
+
+    Widened to hold the estimate, which resampling noise can leave on one side of all resamples.
+
+    Args:
+        samples: (R,); NaN, where a resample had no estimate, does not count.
+
+    Raises:
+        UsageError: no sample is finite, or the estimate is not.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0 or not math.isfinite(estimate):
+        raise UsageError(
+            f"An interval needs a finite estimate and resamples, not {estimate} and {values.size}."
+        )
+    tail = (1 - _level(confidence)) / 2
+    low, high = np.quantile(values, (tail, 1 - tail))
+    return Interval(min(float(low), estimate), max(float(high), estimate))
+
+
+def _level(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UsageError(f"A confidence level lies between 0 and 1, not {confidence:g}.")
-    return float(norm.ppf((1 + confidence) / 2))
+    return confidence
+
+
+def _z(confidence: float) -> float:
+    return float(norm.ppf((1 + _level(confidence)) / 2))
 
 
 def _tango_score(delta: float, only_a: int, only_b: int, n: int) -> float:

@@ -38,14 +38,15 @@ def network(name: str, *, compiled: bool = False, **arguments: object) -> Model:
     """In eval mode, with normalisations that make every layer fire."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MODELS.load(name)(width=8, in_channels=2, mean=(0.4, 0.5), std=(0.2, 0.3), **arguments)
+        defaults = {"width": 8, "in_channels": 2, "mean": (0.4, 0.5), "std": (0.2, 0.3)}
+        model = MODELS.load(name)(**(defaults | arguments))
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
                 nn.init.uniform_(module.weight, 1.0, 2.0)
                 nn.init.uniform_(module.bias, 0.0, 1.0)
         with torch.no_grad():
-            model.train()(torch.rand(16, 2, 16, 16))
+            model.train()(torch.rand(16, model.in_channels, 16, 16))
     if compiled and not model.compile_operators():
         pytest.skip("no C++ compiler")
     return model.eval()

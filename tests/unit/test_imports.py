@@ -16,7 +16,7 @@ LAYERS = (
     {"paths", "registry", "runtime", "files"},
     {"manifest", "hub", "weights", "results", "stats", "topography", "kernels"},
     {"models", "data", "attacks", "metrics"},
-    {"zoo", "inference", "bench", "train", "export", "report"},
+    {"zoo", "inference", "bench", "maps", "train", "export", "report"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
+from scipy.stats import poisson as poisson_law
 
 from tdsnn.errors import UsageError
-from tdsnn.stats import holm, mcnemar_exact, paired_difference, tango, wilson
+from tdsnn.stats import holm, mcnemar_exact, paired_difference, percentile_interval, poisson, tango, wilson
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -124,9 +125,40 @@ def test_holm_is_monotone_and_between_the_raw_and_bonferroni_values(values: list
     assert min(adjusted) == pytest.approx(min(1.0, len(values) * min(values)))
 
 
+@given(st.integers(0, 200), st.sampled_from([0.8, 0.95]))
+def test_poisson_bounds_leave_the_stated_tails(count: int, confidence: float) -> None:
+    interval = poisson(count, confidence=confidence)
+    tail = (1 - confidence) / 2
+    assert poisson_law.cdf(count, interval.high) == pytest.approx(tail, rel=1e-6)
+    if count:
+        assert poisson_law.sf(count - 1, interval.low) == pytest.approx(tail, rel=1e-6)
+    assert interval.low <= count <= interval.high
+
+
+def test_poisson_without_any_count() -> None:
+    assert (poisson(0).low, poisson(0).high) == pytest.approx((0, -math.log(0.025)))
+
+
+def test_percentile_interval_is_the_central_part() -> None:
+    interval = percentile_interval(np.arange(101.0), 50.0)
+    assert (interval.low, interval.high) == pytest.approx((2.5, 97.5))
+    interval = percentile_interval([math.nan, *range(101)], 50.0, confidence=0.8)
+    assert (interval.low, interval.high) == pytest.approx((10, 90))
+
+
+def test_percentile_interval_holds_the_estimate() -> None:
+    assert percentile_interval([1.0, 1.0, 1.0], 2.0).high == 2
+    assert percentile_interval([1.0, 1.0, 1.0], 0.0).low == 0
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: poisson(-1),
+        lambda: poisson(1, confidence=0.0),
+        lambda: percentile_interval([], 1.0),
+        lambda: percentile_interval([math.nan], 1.0),
+        lambda: percentile_interval([1.0], math.nan),
         lambda: wilson(0, 0),
         lambda: wilson(3, 2),
         lambda: wilson(1, 2, confidence=1.0),

@@ -1,0 +1,1 @@
+"""Maps of trained models: stimuli shown, metrics measured on sheets, figures drawn."""

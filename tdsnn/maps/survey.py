@@ -1,0 +1,180 @@
+"""All topographic metrics on the layers of a model, beside its twin and a control with shuffled positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from tdsnn.errors import GateError, MissingError, UsageError
+from tdsnn.maps.stimuli import STIMULI, Shape
+from tdsnn.metrics._base import METRICS, Measurement, Metric
+from tdsnn.registry import suggest
+from tdsnn.topography.responses import Responses, StimulusSet, respond
+from tdsnn.topography.sheets import CorticalSheet
+
+SHUFFLED = "positions shuffled"
+"""Name of the control: the first model's responses on a sheet whose units changed places at random."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done now, steps done and steps in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One metric on one layer of one subject; either a measurement or the reason why there is none."""
+
+    subject: str
+    layer: str
+    metric: str
+    measurement: Measurement | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Everything that was measured, with what the captions must state."""
+
+    subjects: tuple[str, ...]
+    """The model, its twin if it takes part, and the shuffled control."""
+    sheets: Mapping[str, CorticalSheet]
+    """Layer to the sheet on which all subjects were measured, but for the control."""
+    shuffled: Mapping[str, CorticalSheet]
+    entries: tuple[Entry, ...]
+    shown: Mapping[str, int]
+    """Stimulus set to the number of images shown."""
+    missing: Mapping[str, str]
+    """Stimulus set that this machine lacks, and why."""
+    seed: int
+
+    def find(self, layer: str, metric: str) -> dict[str, Measurement]:
+        """Subject to measurement, of those that have one."""
+        return {
+            entry.subject: entry.measurement
+            for entry in self.entries
+            if (entry.layer, entry.metric) == (layer, metric) and entry.measurement is not None
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Figures, curves and refusals as plain values; maps stay out, they are pictures."""
+        return {
+            "schema": 1,
+            "subjects": list(self.subjects),
+            "sheets": {layer: sheet.metadata() for layer, sheet in self.sheets.items()},
+            "stimuli": dict(self.shown),
+            "missing_stimuli": dict(self.missing),
+            "seed": self.seed,
+            "entries": [_document(entry) for entry in self.entries],
+        }
+
+
+def survey(
+    models: Mapping[str, nn.Module],
+    sheets: Mapping[str, CorticalSheet],
+    *,
+    shape: Shape,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress = lambda what, done, total: None,
+) -> Survey:
+    """Measure models on the same sheets.
+
+    Args:
+        models: name to model, the one in question first; each has all layers of ``sheets``.
+        sheets: layer to sheet.
+        shape: (C, H, W) of the images that the models take.
+        metrics: registered names; None for all. Those whose stimuli are not on this machine are left out and
+            named in ``missing``, unless they were asked for.
+
+    Raises:
+        UsageError: an unknown metric, no model, or no sheet.
+        MissingError: the stimuli of a metric that was asked for are not on this machine.
+    """
+    if not models or not sheets:
+        raise UsageError("A survey needs at least one model and one sheet.")
+    chosen = {name: METRICS.load(name)() for name in _known(metrics)}
+    sets, missing = _stimuli(chosen.values(), shape, strict=metrics is not None)
+    chosen = {name: metric for name, metric in chosen.items() if metric.stimuli in sets}
+    shuffled = {layer: shuffle(sheet, seed=seed) for layer, sheet in sheets.items()}
+    first = next(iter(models))
+    steps = (len(models) + 1) * len(sheets) * len(chosen)
+    entries: list[Entry] = []
+    for subject, model in models.items():
+        for stimuli in sets.values():
+            progress(f"{subject}: {stimuli.name}", len(entries), steps)
+            answers = respond(model, stimuli, tuple(sheets))
+            wanted = {name: metric for name, metric in chosen.items() if metric.stimuli == stimuli.name}
+            measured = [(subject, sheets)] + ([(SHUFFLED, shuffled)] if subject == first else [])
+            for label, places in measured:
+                for entry in _measure(label, answers, places, wanted, seed=seed):
+                    entries.append(entry)
+                    progress(f"{label}: {entry.metric}", len(entries), steps)
+    return Survey(
+        subjects=(*models, SHUFFLED),
+        sheets=sheets,
+        shuffled=shuffled,
+        entries=tuple(entries),
+        shown={name: len(stimuli.images) for name, stimuli in sets.items()},
+        missing=missing,
+        seed=seed,
+    )
+
+
+def shuffle(sheet: CorticalSheet, *, seed: int) -> CorticalSheet:
+    """The sheet with its units at each other's places, at random."""
+    order = torch.randperm(len(sheet.positions), generator=torch.Generator().manual_seed(seed))
+    return replace(sheet, positions=sheet.positions[order], preparation="shuffled")
+
+
+def _measure(
+    subject: str,
+    answers: Mapping[str, Responses],
+    sheets: Mapping[str, CorticalSheet],
+    metrics: Mapping[str, Metric],
+    *,
+    seed: int,
+) -> Iterator[Entry]:
+    for layer, sheet in sheets.items():
+        for name, metric in metrics.items():
+            try:
+                measurement = metric.measure(answers[layer], sheet, seed=seed)
+            except GateError as error:
+                yield Entry(subject=subject, layer=layer, metric=name, error=error.message)
+            else:
+                yield Entry(subject=subject, layer=layer, metric=name, measurement=measurement)
+
+
+def _known(metrics: Sequence[str] | None) -> tuple[str, ...]:
+    known = METRICS.names()
+    for name in metrics or ():
+        if name not in known:
+            raise suggest(name, known, kind="metric", command="tdsnn-zoo topo --help")
+    return tuple(dict.fromkeys(metrics)) if metrics is not None else known
+
+
+def _stimuli(
+    metrics: Sequence[Metric] | Any, shape: Shape, *, strict: bool
+) -> tuple[dict[str, StimulusSet], dict[str, str]]:
+    sets, missing = {}, {}
+    for name in dict.fromkeys(metric.stimuli for metric in metrics):
+        try:
+            sets[name] = STIMULI[name](shape)
+        except MissingError as error:
+            if strict:
+                raise
+            missing[name] = f"{error.message}\n{error.hint}"
+    return sets, missing
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    place = {"subject": entry.subject, "layer": entry.layer, "metric": entry.metric}
+    if entry.measurement is None:
+        return {**place, "error": entry.error}
+    return {
+        **place,
+        "figures": {key: asdict(figure) for key, figure in entry.measurement.figures.items()},
+        "curves": {key: asdict(curve) for key, curve in entry.measurement.curves.items()},
+    }

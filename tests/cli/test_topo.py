@@ -1,0 +1,83 @@
+"""``topo`` by exit code and output, on a small network with a checkpoint folder of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tdsnn import zoo
+from tdsnn.cli.main import main
+from tdsnn.topography.sheets import build_sheets
+from tests.networks import network
+
+LAYER = "layer1.0"
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["topo", *arguments])
+    code = caught.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    model = network("sresnet18", in_channels=1, mean=[0.5], std=[0.3])
+    shape = {LAYER: (8, 8, 8)}
+    model.sheets = build_sheets(shape, {LAYER: 2.4}, seed=0)
+    zoo.save(model, tmp_path / "mine", name="mine", dataset="digits")
+    return tmp_path / "mine"
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert run(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_is_surveyed(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "maps"
+    found = answer(capsys, str(checkpoint), "--metric", "orientation", "--out", str(out))
+    assert found["subjects"] == ["mine", "positions shuffled"]
+    assert found["sheets"][LAYER]["preparation"] == "retinotopic"
+    assert json.loads((out / "survey.json").read_text(encoding="utf-8")) == found
+
+
+def test_the_table_shows_every_layer(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(checkpoint), "--metric", "orientation") == 0
+    shown = capsys.readouterr().out
+    assert LAYER in shown
+    assert "positions shuffled" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--layers", "layer1.1"), "no layer with a sheet called 'layer1.1'"),
+        (("--metric", "orientaton"), "Did you mean orientation"),
+    ],
+)
+def test_unknown_names_are_a_usage_error(
+    arguments: tuple[str, str], words: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(str(checkpoint), *arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_model_without_sheets_is_offered_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = network("sresnet18", in_channels=1, mean=[0.5], std=[0.3])
+    folder = tmp_path / "bare"
+    zoo.save(model, folder, name="bare", dataset="digits")
+    assert run(str(folder)) == 2
+    assert "--fresh-sheets" in capsys.readouterr().err
+    found = answer(capsys, str(folder), "--fresh-sheets", "--layers", LAYER, "--metric", "orientation")
+    assert list(found["sheets"]) == [LAYER]
+
+
+def test_topo_show_is_the_long_form(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = answer(capsys, str(checkpoint), "--metric", "orientation")
+    assert answer(capsys, "show", str(checkpoint), "--metric", "orientation") == short
