@@ -297,9 +297,9 @@ def accuracy(model: Model, split: Split, *, device: torch.device, limit: int | N
     count = min(limit or len(split.labels), len(split.labels))
     for start in range(0, count, _EVALUATION_BATCH):
         part = slice(start, min(start + _EVALUATION_BATCH, count))
-        images = torch.from_numpy(np.array(split.images[part])).to(device)
+        images = torch.from_numpy(np.array(split.images[part]))
         labels = torch.from_numpy(np.array(split.labels[part])).to(device)
-        x = images.float().div_(255).contiguous(memory_format=torch.channels_last)
+        x = prepare(images, (), generator=torch.Generator(), device=device)
         correct += int((model(x).argmax(1) == labels).sum())
     model.train(training)
     return correct / count

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tdsnn import zoo
+from tdsnn.cli._sheet_view import sheet_view
 from tdsnn.cli.main import main
+from tdsnn.metrics._base import UnitMap
 from tdsnn.topography.sheets import build_sheets
 from tests.networks import network
 
@@ -81,3 +84,47 @@ def test_a_model_without_sheets_is_offered_new_ones(
 def test_topo_show_is_the_long_form(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = answer(capsys, str(checkpoint), "--metric", "orientation")
     assert answer(capsys, "show", str(checkpoint), "--metric", "orientation") == short
+
+
+def test_optimise_writes_a_checkpoint_with_the_same_weights(
+    checkpoint: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sorted"
+    logs = answer(capsys, "optimise", str(checkpoint), "--out", str(out), "--attempts-per-unit", "5")
+    before, after = zoo.load(checkpoint), zoo.load(out)
+    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    assert after.sheets[LAYER].preparation == "pre-optimised"
+    (_, first), *_, (_, last) = logs[LAYER]["alignment"]
+    assert last > first
+    assert run("optimise", str(checkpoint), "--out", str(out), "--attempts-per-unit", "5") == 0
+    assert "r before" in capsys.readouterr().out
+    # Saved searches are not run again, so the second sheet is the first.
+    assert torch.equal(zoo.load(out).sheets[LAYER].positions, after.sheets[LAYER].positions)
+
+
+def test_a_search_without_attempts_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("optimise", str(checkpoint), "--out", str(tmp_path / "x"), "--attempts-per-unit", "0")
+    assert run(*arguments) == 2
+    assert "0.01" in capsys.readouterr().err
+
+
+def test_the_view_shows_hue_where_neighbours_agree_and_grey_where_not() -> None:
+    places = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0)) * 10
+    left = places[:, 0] < 5
+    values = torch.where(left, torch.tensor(0.0), torch.arange(40_000.0) * 45 % 180)
+    unit_map = UnitMap(
+        kind="cyclic", values=values, strength=torch.ones(40_000), label="orientation (degrees)"
+    )
+    lines = sheet_view(unit_map, places.numpy())
+    assert len(lines) == 18
+    assert {len(line.plain) for line in lines} == {36}
+    agreeing, mixed = ([str(line.spans[at].style).split()[0] for line in lines] for at in (2, 30))
+    assert set(agreeing) == {"#f20000"}
+    assert max(_saturation(colour) for colour in mixed) < 0.6
+
+
+def _saturation(colour: str) -> float:
+    channels = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    return (max(channels) - min(channels)) / max(channels)
