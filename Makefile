@@ -1,6 +1,6 @@
 # make bench   from a fresh clone to the comparison of tsresnet18 with its twin under attack
 # make test    linters, types and the whole test suite
-# make speed   this project beside the stock libraries, about 25 minutes
+# make speed   this project beside the stock libraries, about 30 minutes
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3

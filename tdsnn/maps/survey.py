@@ -107,11 +107,11 @@ def survey(
             progress(f"{subject}: {stimuli.name}", len(entries), steps)
             answers = respond(model, stimuli, tuple(sheets))
             wanted = {name: metric for name, metric in chosen.items() if metric.stimuli == stimuli.name}
-            measured = [(subject, sheets)] + ([(SHUFFLED, shuffled)] if subject == first else [])
-            for label, places in measured:
-                for entry in _measure(label, answers, places, wanted, seed=seed):
+            for layer, sheet in sheets.items():
+                places = {subject: sheet} | ({SHUFFLED: shuffled[layer]} if subject == first else {})
+                for entry in _measure(answers[layer], places, wanted, seed=seed):
                     entries.append(entry)
-                    progress(f"{label}: {entry.metric}", len(entries), steps)
+                    progress(f"{entry.subject}: {layer}, {entry.metric}", len(entries), steps)
     return Survey(
         subjects=(*models, SHUFFLED),
         sheets=sheets,
@@ -130,21 +130,16 @@ def shuffle(sheet: CorticalSheet, *, seed: int) -> CorticalSheet:
 
 
 def _measure(
-    subject: str,
-    answers: Mapping[str, Responses],
-    sheets: Mapping[str, CorticalSheet],
-    metrics: Mapping[str, Metric],
-    *,
-    seed: int,
+    answers: Responses, sheets: Mapping[str, CorticalSheet], metrics: Mapping[str, Metric], *, seed: int
 ) -> Iterator[Entry]:
-    for layer, sheet in sheets.items():
+    """All metrics of one layer on the sheets of the subjects that these answers are for."""
+    for subject, sheet in sheets.items():
         for name, metric in metrics.items():
+            entry = Entry(subject=subject, layer=answers.layer, metric=name)
             try:
-                measurement = metric.measure(answers[layer], sheet, seed=seed)
+                yield replace(entry, measurement=metric.measure(answers, sheet, seed=seed))
             except GateError as error:
-                yield Entry(subject=subject, layer=layer, metric=name, error=error.message)
-            else:
-                yield Entry(subject=subject, layer=layer, metric=name, measurement=measurement)
+                yield replace(entry, error=error.message)
 
 
 def _known(metrics: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -60,8 +61,11 @@ def t_values(rates_SU: Tensor, shows_CS: Tensor, counts_BS: Tensor) -> Tensor:
     return torch.cat([_t_of_some(part, on, n_on, n_off) for part in in_chunks(rates_SU)], dim=2)
 
 
+@lru_cache(maxsize=1)
 def selectivity(responses: Responses, *, seed: int) -> Selectivity:
     """t-values of a layer from which the category can be read out.
+
+    The last answer is kept, because several metrics ask in turn for the same layer.
 
     Raises:
         GateError: it cannot, few units respond, or all units are equally selective.

@@ -33,7 +33,7 @@ class StimulusSet:
     levels: Mapping[str, tuple[str | float, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Responses:
     """What the units of one layer answered to a stimulus set, averaged over time.
 
