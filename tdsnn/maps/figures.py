@@ -68,7 +68,9 @@ def _save(canvas: Canvas, stem: Path) -> Iterator[Path]:
         # Without a date and with a fixed salt equal surveys give equal files.
         with mpl.rc_context({"svg.hashsalt": stem.name}), atomic(path) as temporary:
             metadata = {"Date": None} if suffix == "svg" else None
-            canvas.savefig(temporary, format=suffix, dpi=_DPI, metadata=metadata, bbox_inches="tight")
+            canvas.savefig(temporary, format=suffix, dpi=_DPI, metadata=metadata)
+        # Laid out once: that takes longer than the drawing.
+        canvas.set_layout_engine("none")
         yield path
 
 
@@ -82,7 +84,7 @@ def _maps(survey: Survey, layer: str, metric: str) -> Canvas | None:
     canvas = Canvas(
         figsize=(_PANEL * (len(subjects) + 0.45), _PANEL * (len(keys) + 0.35)), layout="constrained"
     )
-    grid = canvas.subplots(len(keys), len(subjects), squeeze=False)
+    grid = canvas.subplots(len(keys), len(subjects), squeeze=False, sharex=True, sharey=True)
     for row, key in zip(grid, keys, strict=True):
         maps = {name: found[name][key] for name in subjects if key in found[name]}
         scale = _scale(list(maps.values()))
@@ -93,7 +95,7 @@ def _maps(survey: Survey, layer: str, metric: str) -> Canvas | None:
                 _scatter(axes, sheet.positions.numpy(), maps[name], scale)
             else:
                 axes.set_axis_off()
-        row[0].set_ylabel(next(iter(maps.values())).label, fontsize=8)
+        row[0].set_ylabel(f"{next(iter(maps.values())).label}\nmm", fontsize=8)
         _legend(canvas, row, next(iter(maps.values())), scale)
     sheet = survey.sheets[layer]
     _caption(
@@ -140,9 +142,8 @@ def _scatter(axes: Any, positions: np.ndarray[Any, Any], unit_map: UnitMap, scal
     places = (positions - low) / np.maximum(high - low, 1e-9) * (_PIXELS - 1)
     order = np.argsort(size)
     image = _paint(places[order].round().astype(int), discs[order], radius[order])
-    axes.imshow(image, extent=(low[0], high[0], low[1], high[1]), origin="lower", interpolation="antialiased")
+    axes.imshow(image, extent=(low[0], high[0], low[1], high[1]), origin="lower", interpolation="nearest")
     axes.tick_params(labelsize=7)
-    axes.set_xlabel("mm", fontsize=8)
 
 
 def _paint(
@@ -214,7 +215,8 @@ def _line(axes: Any, curve: Curve, name: str, colour: str) -> None:
     axes.plot(curve.x, curve.y, color=colour, label=name, linewidth=1.5)
     axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel(curve.x_label, fontsize=8)
-    axes.set_ylabel(curve.y_label, fontsize=8)
+    if axes.get_subplotspec().is_first_col():
+        axes.set_ylabel(textwrap.fill(curve.y_label, 30), fontsize=8)
 
 
 def _bars(survey: Survey, metric: str) -> Canvas | None:

@@ -133,7 +133,7 @@ def require_spread(preference: Preference, units: NDArray[np.int64], *, layer: s
 
 
 def measure_map(preference: Preference, sheet: CorticalSheet, *, layer: str, seed: int) -> Measurement:
-    """Smoothness of a map of preferences, with its value on shuffled positions, both curves and the map.
+    """Smoothness of a map of preferences, with its value on shuffled positions, the curve and the map.
 
     Only :attr:`Preference.selective` units count; 20 resamples of 1,000 of them, or of half of them if that
     is fewer. Values are means over resamples, intervals their central 95 %, ``n`` the units of each.
@@ -160,10 +160,7 @@ def measure_map(preference: Preference, sheet: CorticalSheet, *, layer: str, see
             "smoothness": resampled(smoothness(found.ordered[:, 0]), unit="", n=found.units),
             "shuffled": resampled(smoothness(found.shuffled[:, 0]), unit="", n=found.units),
         },
-        curves={
-            "difference": band(found.distance_mm, found.ordered[:, 0], x_label=distance, y_label=label),
-            "shuffled": band(found.distance_mm, found.shuffled[:, 0], x_label=distance, y_label=label),
-        },
+        curves={"difference": band(found.distance_mm, found.ordered[:, 0], x_label=distance, y_label=label)},
         maps={"preference": preference.as_map()},
     )
 

@@ -78,10 +78,7 @@ class CorrelationDistance(Metric):
                 ),
                 "shuffled_near": resampled(chance[:, 0], value=float(chance_mean[0]), unit="", n=n),
             },
-            curves={
-                "correlation": band(centres, draws, centre=mean, **labels),
-                "shuffled": band(centres, chance, centre=chance_mean, **labels),
-            },
+            curves={"correlation": band(centres, draws, centre=mean, **labels)},
         )
 
 
