@@ -173,6 +173,9 @@ def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
         if type(value) is not list or any(type(item) is not inner for item in value):
             raise _broken(name, f"needs a list of {what} for '{key}', not {value!r}")
         return tuple(value)
+    if get_origin(kind) is dict:
+        table, inner = _typed(name, key, value, dict), get_args(kind)[1]
+        return {entry: _typed(name, f"{key}.{entry}", item, inner) for entry, item in table.items()}
     if type(value) is not kind:
         raise _broken(name, f"needs {_ARTICLES[kind]} for '{key}', not {value!r}")
     if kind in (int, float) and not (math.isfinite(value) and value >= 0):

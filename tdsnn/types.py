@@ -35,6 +35,8 @@ class Topography:
     """Epochs over which the weights rise linearly from zero."""
     sheet_seed: int = 0
     """Seed of the unit positions."""
+    unit_mm: dict[str, float] = field(default_factory=dict)
+    """Layer to the distance that counts as one in 1 / (1 + distance); 1 mm for layers not named."""
     preparation: str = "retinotopic"
     """How the positions are prepared: ``retinotopic`` (random within the receptive field), or
     ``pre-optimised``: then units change places until those that a network without spatial loss drives alike

@@ -126,13 +126,14 @@ def optimise_command(
     opened.model.compile_operators()
     shape = DATASETS.load(opened.config.dataset).shape
     state = paths.cache_dir() / "positions" / f"{opened.weights_sha256[:12]}-{seed}-{attempts:g}"
+    topography = Topography(sheet_seed=seed, attempts_per_unit=attempts)
     again = f"tdsnn-zoo topo optimise {name} --out {out} --attempts-per-unit {attempts:g} --seed {seed}"
     with _progress() as progress:
         try:
             opened.model.sheets = prepare_sheets(
-                fresh_sheets(opened.model, image_size=shape[1:], seed=seed),
+                fresh_sheets(opened.model, topography, image_size=shape[1:]),
                 opened.model,
-                Topography(sheet_seed=seed, attempts_per_unit=attempts),
+                topography,
                 shape=shape,
                 source={"model": opened.config.name, "weights_sha256": opened.weights_sha256},
                 folder=state,
@@ -179,8 +180,9 @@ def _load(
     sheets = opened.model.sheets
     if fresh:
         from tdsnn.train.preparation import fresh_sheets
+        from tdsnn.types import Topography
 
-        sheets = fresh_sheets(opened.model, image_size=shape[1:], seed=seed)
+        sheets = fresh_sheets(opened.model, Topography(sheet_seed=seed), image_size=shape[1:])
     if not sheets:
         raise UsageError(
             f"'{name}' has no cortical sheet.",

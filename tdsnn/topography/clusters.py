@@ -21,7 +21,7 @@ class Clusters:
 
     Args:
         units: (M, N) int64, indices into the layer's output flattened in (C, H, W) order.
-        proximity: (M, N, N) float32, 1 / (1 + distance in mm) of each pair.
+        proximity: (M, N, N) float32, as :meth:`CorticalSheet.proximity`, of each pair.
     """
 
     units: Tensor
@@ -57,10 +57,7 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
             distance = (positions - centre).abs().amax(1)
             chosen.append(distance.topk(size, largest=False, sorted=False).indices)
     units_MN = torch.stack(chosen)
-    placed = positions[units_MN]
-    # The default mode goes through a matrix product, which is off by 0.02 mm on a sheet of 70 mm.
-    distances = torch.cdist(placed, placed, compute_mode="donot_use_mm_for_euclid_dist")
-    return Clusters(units=units_MN, proximity=1.0 / (1.0 + distances))
+    return Clusters(units=units_MN, proximity=sheet.proximity(positions[units_MN]))
 
 
 def gather(output_TNCHW: Tensor, clusters: Clusters, *, compiled: bool = False) -> Tensor:

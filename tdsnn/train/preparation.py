@@ -37,15 +37,17 @@ def fresh_model(manifest: Manifest, *, image_size: tuple[int, ...]) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(manifest.recipe.seed)
         model = MODELS.load(manifest.architecture)(**manifest.arguments)
-    model.sheets = fresh_sheets(model, image_size=image_size, seed=manifest.topography.sheet_seed)
+    model.sheets = fresh_sheets(model, manifest.topography, image_size=image_size)
     return model
 
 
-def fresh_sheets(model: Model, *, image_size: tuple[int, ...], seed: int) -> dict[str, CorticalSheet]:
+def fresh_sheets(
+    model: Model, topography: Topography, *, image_size: tuple[int, ...]
+) -> dict[str, CorticalSheet]:
     """Retinotopic sheets of a model's sheet layers for images of a size (H, W)."""
     height, width = image_size
     shapes = sheet_shapes(model, height=height, width=width)
-    return build_sheets(shapes, model.sheet_sizes_mm, seed=seed)
+    return build_sheets(shapes, model.sheet_sizes_mm, seed=topography.sheet_seed, units_mm=topography.unit_mm)
 
 
 def prepare_sheets(

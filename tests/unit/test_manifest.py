@@ -52,6 +52,8 @@ def test_good_manifest() -> None:
     assert type(manifest.topography.alpha) is float
     assert manifest.topography.beta == 0.0
     assert manifest.recipe.augmentation == ("crop", "flip")
+    scaled = parse("net.digits", GOOD.replace("alpha = 1", 'unit_mm = {"layer4.0" = 7}'))
+    assert scaled.topography.unit_mm == {"layer4.0": 7.0}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,8 @@ def test_good_manifest() -> None:
         ("lr = 0.1", "epochs = true", "needs a whole number for 'recipe.epochs'"),
         ('["crop", "flip"]', '["crop", 3]', "needs a list of strings for 'recipe.augmentation'"),
         ("default = true", "default = 1", "needs true or false for 'default'"),
+        ("alpha = 1", 'unit_mm = {"layer4.0" = "far"}', "a number for 'topography.unit_mm.layer4.0'"),
+        ("alpha = 1", "unit_mm = 7", "needs a table for 'topography.unit_mm'"),
         ("[data]", "[data", "is not valid TOML"),
     ],
 )

@@ -60,6 +60,12 @@ def test_a_model_without_spatial_loss_sorts_its_own_units_at_the_end(tmp_path: P
     assert checkpoint.config.sheets["layer1.0"]["log"]["model"] == "sresnet18.fashion_mnist"
 
 
+def test_a_setting_scales_the_distances_of_a_layer() -> None:
+    manifest = small('topography.unit_mm={"layer4.0" = 7.0}')
+    sheets = fresh_model(manifest, image_size=(16, 16)).sheets
+    assert {layer: sheet.unit_mm for layer, sheet in sheets.items() if sheet.unit_mm != 1} == {"layer4.0": 7}
+
+
 def test_an_auxiliary_network_of_another_shape_is_refused(tmp_path: Path, split: Split) -> None:
     with pytest.raises(UsageError, match=r"auxiliary network's 'layer1.0' gives \(16, 16, 16\)"):
         trainer(small(*PREPARED), tmp_path, split)

@@ -48,6 +48,22 @@ def test_metadata_rebuilds_the_sheet() -> None:
     assert again.metadata() == sheet.metadata()
 
 
+def test_the_unit_of_distance_scales_proximity_and_is_saved() -> None:
+    shapes, sizes = {"a": (3, 4, 4), "b": (3, 4, 4)}, {"a": 70.0, "b": 10.0}
+    sheets = build_sheets(shapes, sizes, seed=7, units_mm={"a": 7.0})
+    assert (sheets["a"].unit_mm, sheets["b"].unit_mm) == (7.0, 1.0)
+    places = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    assert float(sheets["a"].proximity(places * 7)[0, 1]) == pytest.approx(1 / 6)
+    assert torch.allclose(sheets["a"].proximity(places * 7), sheets["b"].proximity(places))
+    again = CorticalSheet.from_metadata("a", sheets["a"].metadata(), sheets["a"].positions)
+    assert again.unit_mm == 7.0
+    assert "unit_mm" not in sheets["b"].metadata(), "saved sheets of before keep their bytes"
+    with pytest.raises(UsageError, match="above 0 mm"):
+        build_sheets(shapes, sizes, seed=7, units_mm={"a": 0.0})
+    with pytest.raises(UsageError, match="no layer with a sheet called 'c'"):
+        build_sheets(shapes, sizes, seed=7, units_mm={"c": 1.0})
+
+
 def test_wrong_positions_are_refused() -> None:
     sheet = build_sheets({"a": (3, 4, 4)}, {"a": 5.0}, seed=7)["a"]
     with pytest.raises(IntegrityError, match=r"\(48, 2\)"):
