@@ -251,10 +251,13 @@ DIGITS = [
     f"--set={change}" for change in (*SMALL[:2], "epochs=1", "compile=false", "topography.cluster_units=8")
 ]
 WRAPPER = """
+import signal
 import sys
 from dataclasses import replace
 from tdsnn import manifest
 from tdsnn.cli.main import main
+# Jobs in the background of a script ignore Ctrl-C, and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 real = manifest.resolve
 manifest.resolve = lambda name: replace(real(name), dataset="digits")
 main(sys.argv[1:])
