@@ -24,8 +24,7 @@ _PANEL = 3.1
 _PIXELS = 480
 """Side of the image of a map."""
 _WHEEL = "hsv"
-_COLOURS = ("#c0392b", "#2c6fbb", "#8a8a8a", "#2a9d5c", "#8e44ad")
-"""Of the subjects in their order; the control is always grey."""
+_COLOURS, _CONTROL = ("#c0392b", "#2c6fbb", "#2a9d5c", "#8e44ad"), "#8a8a8a"
 
 
 def draw(
@@ -250,7 +249,7 @@ def _bars(survey: Survey, metric: str) -> Canvas | None:
 
 
 def _colour(name: str, place: int) -> str:
-    return _COLOURS[2] if name == SHUFFLED else _COLOURS[place]
+    return _CONTROL if name == SHUFFLED else _COLOURS[place % len(_COLOURS)]
 
 
 def _caption(canvas: Canvas, survey: Survey, metric: str, text: str) -> None:
