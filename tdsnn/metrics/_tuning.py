@@ -135,7 +135,7 @@ def best_level(responses: Responses, factor: str, *, word: str, unit: str = "") 
         uniform=(count * count - 1) / (3 * count),
         unit="levels",
         label=f"preferred {word}" + (f" ({unit})" if unit else ""),
-        levels=tuple(level if isinstance(level, str) else f"{level:g}" for level in levels),
+        levels=tuple(level if isinstance(level, str) else f"{level:.3g}" for level in levels),
     )
     return _checked(preference, responses.layer, word)
 
