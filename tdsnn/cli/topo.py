@@ -31,7 +31,11 @@ class _ShowFirst(typer.core.TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=_ShowFirst, no_args_is_help=True, help="Topographic maps of a model beside its twin.")
+app = typer.Typer(
+    cls=_ShowFirst,
+    no_args_is_help=True,
+    help="Topographic maps of a model beside its twin. `topo MODEL` is short for `topo show MODEL`.",
+)
 
 _Name = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo entry or checkpoint folder.")]
 _Layers = Annotated[
