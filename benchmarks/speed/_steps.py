@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from benchmarks.speed._stock import Stock
 from tdsnn.errors import UsageError
-from tdsnn.models._base import Model, record
+from tdsnn.models._base import Model
 from tdsnn.models._residual import ResNet18
 from tdsnn.models.sresnet18 import sresnet18
 from tdsnn.topography.losses._base import SpatialLoss
+from tdsnn.topography.responses import record
 
 BATCH, TIMESTEPS, SIZE, CLASSES = 64, 4, 32, 10
 STOCK_FP32, STOCK_BF16, OURS = "stock fp32", "stock bf16", "ours"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,9 +65,7 @@ _Fresh = Annotated[
 @app.command("show")
 def show_command(
     name: _Name,
-    twin: Annotated[
-        bool, typer.Option("--twin/--no-twin", help="Measure the twin on the same sheets.")
-    ] = True,
+    twin: _Twin = True,
     layers: _Layers = None,
     metric: _Metrics = None,
     out: _Out = None,
@@ -131,7 +130,8 @@ def optimise_command(
     shape = DATASETS.load(opened.config.dataset).shape
     state = paths.cache_dir() / "positions" / f"{opened.weights_sha256[:12]}-{seed}-{attempts:g}"
     topography = Topography(sheet_seed=seed, attempts_per_unit=attempts)
-    again = f"tdsnn-zoo topo optimise {name} --out {out} --attempts-per-unit {attempts:g} --seed {seed}"
+    words = ["tdsnn-zoo", "topo", "optimise", name, "--out", str(out)]
+    again = shlex.join([*words, "--attempts-per-unit", f"{attempts:g}", "--seed", str(seed)])
     with _progress() as progress:
         try:
             opened.model.sheets = prepare_sheets(
@@ -179,8 +179,6 @@ def _load(
     if twin and entry is not None and entry.topographic:
         models[f"{entry.twin} (twin)"] = zoo.open_model(entry.twin).model
     shape = DATASETS.load(opened.config.dataset).shape
-    for model in models.values():
-        model.compile_operators()
     sheets = opened.model.sheets
     if fresh:
         from tdsnn.train.preparation import fresh_sheets
@@ -195,6 +193,9 @@ def _load(
     for layer in layers or ():
         if layer not in sheets:
             raise suggest(layer, sheets, kind="layer with a sheet", command=f"tdsnn-zoo info {name}")
+    # Last, because it can take half a minute.
+    for model in models.values():
+        model.compile_operators()
     return models, {layer: sheets[layer] for layer in layers or sheets}, shape
 
 
@@ -250,7 +251,6 @@ def _view(found: Survey) -> None:
     from rich.table import Table
 
     from tdsnn.cli._sheet_view import sheet_view
-    from tdsnn.maps.survey import SHUFFLED
 
     for layer in sorted(found.sheets, key=lambda layer: layer != "layer2.0"):
         measured = found.find(layer, "orientation")
@@ -260,10 +260,7 @@ def _view(found: Survey) -> None:
         grid = Table.grid(padding=(0, 2))
         grid.add_row(*maps)
         views = [
-            sheet_view(
-                one["preference"],
-                (found.shuffled if name == SHUFFLED else found.sheets)[layer].positions.numpy(),
-            )
+            sheet_view(one["preference"], found.sheet(name, layer).positions.numpy())
             for name, one in maps.items()
         ]
         for lines in zip(*views, strict=True):

@@ -88,10 +88,9 @@ def _maps(survey: Survey, layer: str, metric: str) -> Canvas | None:
         maps = {name: found[name][key] for name in subjects if key in found[name]}
         scale = _scale(list(maps.values()))
         for axes, name in zip(row, subjects, strict=True):
-            sheet = (survey.shuffled if name == SHUFFLED else survey.sheets)[layer]
             axes.set_title(name, fontsize=9)
             if name in maps:
-                _scatter(axes, sheet.positions.numpy(), maps[name], scale)
+                _scatter(axes, survey.sheet(name, layer).positions.numpy(), maps[name], scale)
             else:
                 axes.set_axis_off()
         row[0].set_ylabel(f"{next(iter(maps.values())).label}\nmm", fontsize=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import nn
 from tdsnn.errors import GateError, MissingError, UsageError
 from tdsnn.maps.stimuli import STIMULI, Shape
 from tdsnn.metrics._base import METRICS, Measurement, Metric
-from tdsnn.registry import suggest
 from tdsnn.topography.responses import Responses, StimulusSet, respond
 from tdsnn.topography.sheets import CorticalSheet
 
@@ -58,6 +57,10 @@ class Survey:
             if (entry.layer, entry.metric) == (layer, metric) and entry.measurement is not None
         }
 
+    def sheet(self, subject: str, layer: str) -> CorticalSheet:
+        """The sheet on which a subject was measured."""
+        return (self.shuffled if subject == SHUFFLED else self.sheets)[layer]
+
     def document(self) -> dict[str, Any]:
         """Figures, curves and refusals as plain values; maps stay out, they are pictures."""
         return {
@@ -95,7 +98,8 @@ def survey(
     """
     if not models or not sheets:
         raise UsageError("A survey needs at least one model and one sheet.")
-    chosen = {name: METRICS.load(name)() for name in _known(metrics)}
+    names = METRICS.names() if metrics is None else metrics
+    chosen = {name: METRICS.load(name)() for name in names}
     sets, missing = _stimuli(chosen.values(), shape, strict=metrics is not None)
     chosen = {name: metric for name, metric in chosen.items() if metric.stimuli in sets}
     shuffled = {layer: shuffle(sheet, seed=seed) for layer, sheet in sheets.items()}
@@ -142,16 +146,8 @@ def _measure(
                 yield replace(entry, error=error.message)
 
 
-def _known(metrics: Sequence[str] | None) -> tuple[str, ...]:
-    known = METRICS.names()
-    for name in metrics or ():
-        if name not in known:
-            raise suggest(name, known, kind="metric", command="tdsnn-zoo topo --help")
-    return tuple(dict.fromkeys(metrics)) if metrics is not None else known
-
-
 def _stimuli(
-    metrics: Sequence[Metric] | Any, shape: Shape, *, strict: bool
+    metrics: Iterable[Metric], shape: Shape, *, strict: bool
 ) -> tuple[dict[str, StimulusSet], dict[str, str]]:
     sets, missing = {}, {}
     for name in dict.fromkeys(metric.stimuli for metric in metrics):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from tdsnn.kernels._library import library
 from tdsnn.kernels.convolution import Conv2d
 from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._neurons import LIF
-from tdsnn.registry import Registry, suggest
+from tdsnn.registry import Registry
+from tdsnn.topography.responses import record
 from tdsnn.topography.sheets import CorticalSheet
 
 MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models", "tdsnn-zoo list")
@@ -150,33 +150,3 @@ def sheet_shapes(model: Model, *, height: int, width: int) -> dict[str, tuple[in
         model.train(training)
     # mypy cannot know that three axes are left of (T, N, C, H, W).
     return {layer: tuple(outputs[layer].shape[2:]) for layer in model.sheet_layers}  # type: ignore[misc]
-
-
-@contextmanager
-def record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of named layers during the calls made inside the block.
-
-    Yields a dictionary that each forward pass fills anew: layer name to (T, N, C, H, W). Outputs keep their
-    autograd graph, so a loss on them trains the model.
-
-    Raises:
-        UsageError: a layer that the model does not have.
-    """
-    modules = dict(model.named_modules())
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            outputs[name] = output
-
-        return hook
-
-    for name in layers:
-        if name not in modules:
-            raise suggest(name, modules, kind="layer", command="print(model)")
-    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

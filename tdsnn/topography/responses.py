@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,35 +70,52 @@ def respond(
         UsageError: a layer that the model does not have, or whose output has another form.
         GateError: a response that is not finite.
     """
-    modules = dict(model.named_modules())
-    for layer in layers:
-        if layer not in modules:
-            raise suggest(layer, modules, kind="layer", command="print(model)")
-    seen: dict[str, Tensor] = {}
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-
-    def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seen[layer] = output
-
-        return hook
-
-    handles = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
     training = model.training
     try:
         model.eval()
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        for start in range(0, len(stimuli.images), batch_size):
-            images = stimuli.images[start : start + batch_size]
-            model(images.to(device))
-            for layer in layers:
-                parts[layer].append(_over_time(layer, seen.get(layer), samples=len(images)).float().cpu())
-            progress(start + len(images), len(stimuli.images))
+        with record(model, layers) as outputs:
+            for start in range(0, len(stimuli.images), batch_size):
+                images = stimuli.images[start : start + batch_size]
+                model(images.to(device))
+                for layer in layers:
+                    output = _over_time(layer, outputs.get(layer), samples=len(images))
+                    parts[layer].append(output.float().cpu())
+                progress(start + len(images), len(stimuli.images))
     finally:
         model.train(training)
+    return {layer: _checked(layer, torch.cat(parts[layer]), stimuli) for layer in layers}
+
+
+@contextmanager
+def record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of named layers during the calls made inside the block.
+
+    Yields a dictionary that each forward pass fills anew: layer name to output, (T, N, C, H, W) in models of
+    the zoo. Outputs keep their autograd graph, so a loss on them trains the model.
+
+    Raises:
+        UsageError: a layer that the model does not have.
+    """
+    modules = dict(model.named_modules())
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            outputs[name] = output
+
+        return hook
+
+    for name in layers:
+        if name not in modules:
+            raise suggest(name, modules, kind="layer", command="print(model)")
+    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        yield outputs
+    finally:
         for handle in handles:
             handle.remove()
-    return {layer: _checked(layer, torch.cat(parts[layer]), stimuli) for layer in layers}
 
 
 def _over_time(layer: str, output: Any, *, samples: int) -> Tensor:

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from tdsnn import zoo
 from tdsnn.data._augment import augment
 from tdsnn.data._base import Split
-from tdsnn.models._base import Model, record
+from tdsnn.models._base import Model
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
 from tdsnn.topography.positions import PREPARATION
+from tdsnn.topography.responses import record
 from tdsnn.train._draws import batches, generator
 from tdsnn.train.optim import Average, build_optimizer, set_lr
 from tdsnn.train.preparation import fresh_model, prepare_sheets

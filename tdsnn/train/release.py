@@ -18,9 +18,10 @@ from tdsnn.bench.subjects import load_subjects
 from tdsnn.data._base import Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, sha256_of, write_atomic
-from tdsnn.models._base import Model, record
+from tdsnn.models._base import Model
 from tdsnn.results import ResultFolder
 from tdsnn.topography.alignment import Alignment, LayerAlignment
+from tdsnn.topography.responses import record
 from tdsnn.train.loop import CHECKPOINT, LOG
 from tdsnn.train.session import OUTCOME
 from tdsnn.train.state import read_settings, settings_of

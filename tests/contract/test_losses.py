@@ -7,8 +7,9 @@ import torch
 from networks import network, pictures
 from torch import nn
 
-from tdsnn.models._base import Model, record, sheet_shapes
+from tdsnn.models._base import Model, sheet_shapes
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, SpatialTerms
+from tdsnn.topography.responses import record
 from tdsnn.topography.sheets import build_sheets
 from tdsnn.types import Topography
 

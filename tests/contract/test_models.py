@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tdsnn.errors import UsageError
-from tdsnn.models._base import MODELS, Model, record, sheet_shapes
+from tdsnn.models._base import MODELS, Model, sheet_shapes
+from tdsnn.topography.responses import record
 
 SMALL = {"width": 4, "num_classes": 7, "in_channels": 2, "mean": [0.4, 0.5], "std": [0.2, 0.3]}
 

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from tdsnn.kernels import _library, fire
 from tdsnn.kernels.convolution import Conv2d, has_tiles, weight_gradient
 from tdsnn.kernels.neuron import Neuron, fire_in_pieces
-from tdsnn.models._base import MODELS, record
+from tdsnn.models._base import MODELS
 from tdsnn.models._neurons import LIF, activate
+from tdsnn.topography.responses import record
 
 needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
 

@@ -13,8 +13,9 @@ from spikingjelly.activation_based.model import spiking_resnet
 from tdsnn.errors import UsageError
 from tdsnn.kernels import neuron as eager
 from tdsnn.kernels.neuron import Neuron
-from tdsnn.models._base import MODELS, record
+from tdsnn.models._base import MODELS
 from tdsnn.models._neurons import LIF
+from tdsnn.topography.responses import record
 
 
 def reference(spec: Neuron) -> neuron.LIFNode:

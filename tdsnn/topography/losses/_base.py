@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import Registry
+from tdsnn.topography.clusters import Clusters, sample_clusters
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.types import Topography
 
@@ -70,6 +71,13 @@ def weigh(
     values = {name: value for name, (_, value) in terms.items()} | dict(also_logged or {})
     total = torch.stack(tuple(weighted.values())).sum()
     return SpatialTerms(total, weighted, {name: value.detach() for name, value in values.items()})
+
+
+def draw_clusters(sheet: CorticalSheet, topography: Topography, *, generator: torch.Generator) -> Clusters:
+    """As many neighbourhoods of as many units as the manifest asks for."""
+    return sample_clusters(
+        sheet, count=topography.clusters, units=topography.cluster_units, generator=generator
+    )
 
 
 def alpha_alone(topography: Topography) -> float:

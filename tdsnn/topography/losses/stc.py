@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
-from tdsnn.topography.clusters import gather, sample_clusters
+from tdsnn.topography.clusters import gather
 from tdsnn.topography.correlation import FLAT, pair_correlation
-from tdsnn.topography.losses._base import Sheeted, SpatialTerms, weigh
+from tdsnn.topography.losses._base import Sheeted, SpatialTerms, draw_clusters, weigh
 from tdsnn.types import Topography
 
 __all__ = ["STC"]
@@ -77,12 +77,7 @@ class STC:
         """P(r, d) and P(r_CCG, d) of freshly drawn clusters, per layer."""
         spikes, proximity, sizes = [], [], []
         for layer, sheet in self.sheets.items():
-            clusters = sample_clusters(
-                sheet,
-                count=self.topography.clusters,
-                units=self.topography.cluster_units,
-                generator=generator,
-            )
+            clusters = draw_clusters(sheet, self.topography, generator=generator)
             spikes.append(gather(outputs[layer], clusters, compiled=self.compiled))
             proximity.append(clusters.proximity.to(spikes[-1].device))
             sizes.append(clusters.units.shape[1])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
-from tdsnn.topography.clusters import gather, sample_clusters
+from tdsnn.topography.clusters import gather
 from tdsnn.topography.correlation import FLAT, pair_correlation
-from tdsnn.topography.losses._base import Sheeted, SpatialTerms, alpha_alone, weigh
+from tdsnn.topography.losses._base import Sheeted, SpatialTerms, alpha_alone, draw_clusters, weigh
 from tdsnn.types import Topography
 
 __all__ = ["TDANN"]
@@ -57,12 +57,7 @@ class TDANN:
         form = _FORMS[self.topography.form]
         losses, masked = [], []
         for layer, sheet in self.sheets.items():
-            clusters = sample_clusters(
-                sheet,
-                count=self.topography.clusters,
-                units=self.topography.cluster_units,
-                generator=generator,
-            )
+            clusters = draw_clusters(sheet, self.topography, generator=generator)
             responses = gather(outputs[layer], clusters, compiled=self.compiled).mean(1)
             loss, kept = form(responses, clusters.proximity.to(responses.device))
             units = clusters.units.shape[1]
