@@ -37,6 +37,10 @@ class MissingError(TdsnnError):
     exit_code = 4
 
 
+class Unreachable(MissingError):
+    """Missing because nobody can be asked for it now: no network, or offline mode."""
+
+
 class GateError(TdsnnError):
     """A check that guards a number refused it."""
 

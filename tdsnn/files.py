@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.types import FileRecord
+
+LOCK_SECONDS = 600.0
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content as 64 hex digits, read as a stream."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def git_blob(content: bytes) -> str:
+    """What git calls a content, 40 hex digits; the Hub states no other digest of small files."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @contextmanager
@@ -29,17 +52,56 @@ def atomic(path: Path) -> Iterator[Path]:
     # Not tempfile: its files are private, and a shared cache needs the user's usual permissions.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        with file_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def file_error(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses inside the block into a sentence about ``path``.
+
+    Raises:
+        TdsnnError: the folder cannot be written, the disk is full, ....
+    """
+    try:
+        yield
     except OSError as error:
         raise TdsnnError(
             f"'{path}' could not be written: {error.strerror or error}.",
             hint="Check the folder's permissions and free space.",
         ) from error
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in a folder, which is made as needed; the others wait, 10 min at most.
+
+    The lock goes with its process, however that ends.
+
+    Raises:
+        TdsnnError: the folder cannot be written, or another process is still at work after that time.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    with file_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            raise TdsnnError(
+                f"Another process has been at work in '{folder}' for {LOCK_SECONDS:.0f} s.",
+                hint="Wait for it or stop it, then run the command again.",
+            ) from error
+    try:
+        yield
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        lock.release()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -72,6 +134,13 @@ def verify(path: Path, record: FileRecord) -> None:
     )
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to ``<name>.corrupt``, so that it is neither used again nor lost."""
-    return path.replace(path.with_name(f"{path.name}.corrupt"))
+def set_aside(path: Path, *, name: str | None = None) -> Path:
+    """Rename a damaged file to ``<name>.corrupt``, then ``.corrupt-2``, ...: neither used again nor lost.
+
+    Args:
+        name: of the file as the user knows it; by default that of ``path``.
+    """
+    stem = path.with_name(f"{name or path.name}.corrupt")
+    free = (stem if number == 1 else stem.with_name(f"{stem.name}-{number}") for number in count(1))
+    with file_error(path):
+        return path.replace(next(aside for aside in free if not aside.exists()))

@@ -15,12 +15,13 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tdsnn import paths
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import write_atomic
+from tdsnn.files import read_json, write_atomic
+from tdsnn.hub import Reference
 from tdsnn.registry import suggest
 from tdsnn.types import FileRecord, Manifest, Recipe, Release, Topography
 
@@ -28,6 +29,8 @@ _SCHEMA = 1
 _COMMAND = "tdsnn-zoo list"
 _TOP_LEVEL = ("summary", "default", "twin", "licence", "citation", "notes")
 _TABLES = ("model", "data", "topography", "recipe")
+_PATH = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")
+_LONGEST_PATH = 200
 _RELEASE_KEYS = {"schema", "name", "files", "hub", "metrics", "provenance"}
 _HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Manifest, Topography, Recipe)}
 
@@ -36,7 +39,19 @@ Record = TypeVar("Record", Topography, Recipe)
 
 def list_models() -> tuple[str, ...]:
     """Sorted full names of all zoo entries."""
-    return tuple(sorted(path.stem for path in paths.bundled("zoo", "models").glob("*.toml")))
+    found = {path.stem for zoo in paths.zoo_folders() for path in (zoo / "models").glob("*.toml")}
+    return tuple(sorted(found))
+
+
+def home(name: str) -> Path:
+    """The zoo folder that the entry with this full name belongs to: the first that has its manifest."""
+    folders = paths.zoo_folders()
+    return next((zoo for zoo in folders if (zoo / "models" / f"{name}.toml").is_file()), folders[-1])
+
+
+def manifest_path(name: str) -> Path:
+    """Where the manifest of the entry with this full name is."""
+    return home(name) / "models" / f"{name}.toml"
 
 
 def resolve(name: str) -> Manifest:
@@ -53,6 +68,10 @@ def resolve(name: str) -> Manifest:
         bare = {full.partition(".")[0] for full in names}
         raise suggest(name, [*names, *sorted(bare)], kind="model", command=_COMMAND)
     defaults = [manifest for manifest in map(_read, variants) if manifest.default]
+    # A zoo folder of one's own may have a default beside the project's.
+    homes = [home(manifest.name) for manifest in defaults]
+    first = next((zoo for zoo in paths.zoo_folders() if zoo in homes), None)
+    defaults = [manifest for manifest, zoo in zip(defaults, homes, strict=True) if zoo == first]
     if len(defaults) != 1:
         found = f"{len(defaults)} default variants" if defaults else "no default variant"
         raise UsageError(f"'{name}' has {found}.", hint=f"Name one of them in full: {', '.join(variants)}")
@@ -85,9 +104,22 @@ def parse(name: str, text: str) -> Manifest:
     )
 
 
+def require_writable(name: str) -> None:
+    """Refuse to write the entry with this full name where the zoo belongs to an installed package.
+
+    Raises:
+        UsageError: the entry's zoo folder is neither ``TDSNN_ZOO`` nor in a checkout.
+    """
+    if home(name) == paths.bundled("zoo") and not paths.is_checkout():
+        raise UsageError(
+            f"'{name}' cannot be written: its zoo folder belongs to the installed package.",
+            hint=f"Make it yours: export TDSNN_ZOO=DIR and cp '{manifest_path(name)}' \"$TDSNN_ZOO/models/\"",
+        )
+
+
 def release_path(name: str) -> Path:
     """Where the release of the entry with this full name is, or would be."""
-    return paths.bundled("zoo", "releases", f"{name}.json")
+    return home(name) / "releases" / f"{name}.json"
 
 
 def load_release(name: str) -> Release | None:
@@ -102,8 +134,8 @@ def load_release(name: str) -> Release | None:
     if not path.is_file():
         return None
     try:
-        return _release(full, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
+        return _release(full, read_json(path))
+    except (OSError, ValueError, TypeError, KeyError, UsageError) as error:
         raise IntegrityError(
             f"The release file '{path}' is damaged: {error}.",
             hint="Restore it from git or reinstall tdsnn-zoo.",
@@ -129,7 +161,10 @@ def write_release(release: Release) -> Path:
 
 
 def _read(name: str) -> Manifest:
-    return parse(name, paths.bundled("zoo", "models", f"{name}.toml").read_text(encoding="utf-8"))
+    try:
+        return parse(name, manifest_path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _broken(name, f"cannot be read: {error}") from error
 
 
 def _release(name: str, document: Any) -> Release:
@@ -140,13 +175,12 @@ def _release(name: str, document: Any) -> Release:
     records = tuple(FileRecord(**record) for record in document["files"])
     for record in records:
         # A release also comes from other people's pull requests: it must not name files outside its folder.
-        relative = PurePosixPath(record.path)
-        if relative.is_absolute() or ".." in relative.parts or "\\" in record.path or not record.path:
-            raise ValueError(f"the path '{record.path}' leaves the checkpoint folder")
+        if not _PATH.fullmatch(record.path) or len(record.path) > _LONGEST_PATH:
+            raise ValueError(f"the path '{record.path}' leaves the checkpoint folder or is no plain name")
         if not re.fullmatch("[0-9a-f]{64}", record.sha256) or type(record.size) is not int or record.size < 0:
             raise ValueError(f"size or sha256 of '{record.path}' is malformed")
     hub = document["hub"] or {"repo": None, "commit": None}
-    if document["hub"] and not re.fullmatch("[0-9a-f]{40}", hub["commit"] or ""):
+    if document["hub"] and not Reference(repo=hub["repo"], revision=hub["commit"]).commit:
         raise ValueError("the Hub commit is not 40 hex digits")
     return Release(
         name=name,
@@ -210,6 +244,6 @@ def _known(name: str, table: str, values: Mapping[str, Any], known: Sequence[str
 
 
 def _broken(name: str, reason: str, *, hint: str = "") -> UsageError:
-    advice = hint or f"Edit {paths.bundled('zoo', 'models', f'{name}.toml')}"
+    advice = hint or f"Edit {manifest_path(name)}"
     stop = "" if reason.endswith("?") else "."
     return UsageError(f"The manifest of '{name}' {reason}{stop}", hint=advice)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tdsnn.errors import UsageError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -16,6 +18,29 @@ def bundled(*parts: str) -> Path:
     checkout = _PACKAGE.parent
     root = checkout if (checkout / "zoo" / "models").is_dir() else _PACKAGE / "_bundled"
     return root.joinpath(*parts)
+
+
+def zoo_folders() -> tuple[Path, ...]:
+    """Folders of zoo entries, in the order in which they are searched: ``TDSNN_ZOO``, then the project's own.
+
+    Raises:
+        UsageError: ``TDSNN_ZOO`` is no folder.
+    """
+    own = bundled("zoo")
+    given = os.environ.get("TDSNN_ZOO")
+    if not given:
+        return (own,)
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise UsageError(
+            f"TDSNN_ZOO names '{given}', which is no folder.", hint=f"Make it with mkdir -p '{given}/models'"
+        )
+    return (own,) if folder.resolve() == own.resolve() else (folder, own)
+
+
+def is_checkout() -> bool:
+    """Whether the code runs from a checkout of the project, whose zoo/ may be written."""
+    return bundled() != _PACKAGE / "_bundled"
 
 
 def cache_dir() -> Path:

@@ -100,6 +100,17 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class About:
+    """What is said about a dataset in texts."""
+
+    repo: str | None
+    """Its repository on the Hub, ``owner/name``; None if it has none."""
+    title: str
+    shape: tuple[int, int, int]
+    """(C, H, W) of every image."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileRecord:
     """One file of a release."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import atomic, sha256_of, verify, write_atomic
+from tdsnn.files import atomic, read_json, sha256_of, verify, write_atomic
 from tdsnn.types import FileRecord
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def _read_config(path: Path) -> tuple[CheckpointConfig, FileRecord]:
     if not path.is_file():
         raise IntegrityError(f"'{path}' is missing from the checkpoint.")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        document = read_json(path)
+    except (OSError, ValueError) as error:
         raise IntegrityError(f"'{path}' is not valid JSON: {error}.") from error
     hints = get_type_hints(CheckpointConfig)
     kinds = {

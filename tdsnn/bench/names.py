@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tdsnn import manifest, zoo
+from tdsnn import manifest, store
 
 
 def with_twins(names: Sequence[str]) -> tuple[str, ...]:
-    """Full names and paths in order, each topographic zoo entry followed by its twin, without repetition.
+    """Full names, paths and Hub references in order, each topographic entry followed by its twin, once each.
 
     Raises:
         UsageError: an unknown name.
     """
     chosen: list[str] = []
     for name in names:
-        if zoo.is_path(name):
+        if not store.is_entry(name):
             chosen.append(name)
             continue
         entry = manifest.resolve(name)

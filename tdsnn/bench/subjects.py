@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tdsnn import manifest, zoo
+from tdsnn import manifest, store, zoo
 from tdsnn.bench.plan import Subject
 from tdsnn.errors import UsageError
 
@@ -34,7 +34,7 @@ def load_subjects(names: Sequence[str], *, device: torch.device, compiled: bool 
     for name in names:
         opened = zoo.open_model(name, device=str(device))
         datasets[name] = opened.config.dataset
-        entry = None if zoo.is_path(name) else manifest.resolve(name)
+        entry = manifest.resolve(name) if store.is_entry(name) else None
         subjects.append(
             Subject(
                 name=name,

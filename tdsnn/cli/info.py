@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tdsnn import paths
 from tdsnn.cli._output import JsonFlag, console, emit_json, table
 from tdsnn.manifest import load_release, resolve
+from tdsnn.store import available, stored
 from tdsnn.types import Manifest, Release
-from tdsnn.zoo import available
 
 _SOURCES = {
     "embedded": "embedded in the project",
+    "folder": "your own zoo folder",
     "cache": "cache of this machine",
     "hub": "Hub, not downloaded yet",
     None: "none released",
@@ -49,19 +49,19 @@ def _document(manifest: Manifest, release: Release | None) -> dict[str, Any]:
         **asdict(manifest),
         "topographic": manifest.topographic,
         "weights": available(manifest.name),
-        "folder": str(paths.bundled("zoo", "checkpoints", manifest.name)) if _embedded(manifest) else None,
+        "folder": str(stored(manifest.name)) if _stored(manifest) else None,
         "release": asdict(release) if release else None,
     }
 
 
-def _embedded(manifest: Manifest) -> bool:
-    return available(manifest.name) == "embedded"
+def _stored(manifest: Manifest) -> bool:
+    return available(manifest.name) in ("embedded", "folder")
 
 
 def _show_manifest(manifest: Manifest) -> None:
     source = _SOURCES[available(manifest.name)]
-    if _embedded(manifest):
-        source += f": {paths.bundled('zoo', 'checkpoints', manifest.name)}"
+    if _stored(manifest):
+        source += f": {stored(manifest.name)}"
     fields = {
         "summary": manifest.summary,
         "architecture": manifest.architecture,

@@ -10,8 +10,8 @@ import typer
 from tdsnn.cli._output import JsonFlag, emit_json, table
 from tdsnn.manifest import list_models, load_release, resolve
 from tdsnn.registry import suggest
+from tdsnn.store import source_of
 from tdsnn.types import Manifest
-from tdsnn.zoo import source_of
 
 
 def command(

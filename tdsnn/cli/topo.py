@@ -17,8 +17,8 @@ from tdsnn.registry import Registry, suggest
 if TYPE_CHECKING:
     from tdsnn.maps.survey import Survey
     from tdsnn.metrics._base import Figure
-    from tdsnn.models._base import Model
     from tdsnn.topography.sheets import CorticalSheet
+    from tdsnn.zoo import Opened
 
 _KNOWN_METRICS = ", ".join(Registry[object]("metric", "tdsnn.metrics", "tdsnn-zoo topo --help").names())
 
@@ -84,11 +84,19 @@ def show_command(
 
     * `tdsnn-zoo topo tsresnet18 --layers layer2.0 --metric orientation`
     """
-    models, sheets, shape = _load(name, twin=twin, layers=layers, fresh=fresh_sheets, seed=seed)
+    subjects, sheets, shape = _load(name, twin=twin, layers=layers, fresh=fresh_sheets, seed=seed)
     from tdsnn.maps.survey import survey
 
     with _progress() as progress:
-        found = survey(models, sheets, shape=shape, metrics=metric, seed=seed, progress=progress)
+        found = survey(
+            {subject: opened.model for subject, opened in subjects.items()},
+            sheets,
+            shape=shape,
+            metrics=metric,
+            seed=seed,
+            weights={subject: opened.weights_sha256 for subject, opened in subjects.items()},
+            progress=progress,
+        )
         if out is not None:
             _store(found, out, progress)
     if as_json:
@@ -168,16 +176,16 @@ def _search_row(layer: str, sheet: CorticalSheet) -> tuple[str, ...]:
 
 def _load(
     name: str, *, twin: bool, layers: list[str] | None, fresh: bool, seed: int
-) -> tuple[dict[str, Model], dict[str, Any], tuple[int, int, int]]:
-    """Models by name, the sheets to measure on, and the shape of the images."""
-    from tdsnn import manifest, zoo
+) -> tuple[dict[str, Opened], dict[str, Any], tuple[int, int, int]]:
+    """Subjects by name, the sheets to measure on, and the shape of the images."""
+    from tdsnn import manifest, store, zoo
     from tdsnn.data._base import DATASETS
 
-    entry = None if zoo.is_path(name) else manifest.resolve(name)
+    entry = manifest.resolve(name) if store.is_entry(name) else None
     opened = zoo.open_model(name)
-    models = {opened.config.name: opened.model}
+    subjects = {opened.config.name: opened}
     if twin and entry is not None and entry.topographic:
-        models[f"{entry.twin} (twin)"] = zoo.open_model(entry.twin).model
+        subjects[f"{entry.twin} (twin)"] = zoo.open_model(entry.twin)
     shape = DATASETS.load(opened.config.dataset).shape
     sheets = opened.model.sheets
     if fresh:
@@ -194,9 +202,9 @@ def _load(
         if layer not in sheets:
             raise suggest(layer, sheets, kind="layer with a sheet", command=f"tdsnn-zoo info {name}")
     # Last, because it can take half a minute.
-    for model in models.values():
-        model.compile_operators()
-    return models, {layer: sheets[layer] for layer in layers or sheets}, shape
+    for each in subjects.values():
+        each.model.compile_operators()
+    return subjects, {layer: sheets[layer] for layer in layers or sheets}, shape
 
 
 def _store(found: Survey, folder: Path, progress: Callable[[str, int, int], None]) -> None:

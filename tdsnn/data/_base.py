@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdsnn.data._sources import Progress, RawSplit, Source
+from tdsnn.data._sources import HubRepo, Progress, RawSplit, Source
 from tdsnn.errors import IntegrityError, MissingError
 from tdsnn.paths import cache_dir
 from tdsnn.registry import Registry, suggest
+from tdsnn.types import About
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,12 @@ class Dataset:
     """In the order they are asked; the network last, so that a machine without it answers at once."""
     licence: str
     citation: str
+
+    @property
+    def about(self) -> About:
+        """What is said about it in texts."""
+        repos = (source.repo for source in self.sources if isinstance(source, HubRepo))
+        return About(repo=next(repos, None), title=self.title, shape=self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

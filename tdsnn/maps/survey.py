@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class Survey:
     missing: Mapping[str, str]
     """Stimulus set that this machine lacks, and why."""
     seed: int
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Subject to the sha256 of its weights, of those from a checkpoint."""
 
     def find(self, layer: str, metric: str) -> dict[str, Measurement]:
         """Subject to measurement, of those that have one."""
@@ -66,6 +68,7 @@ class Survey:
         return {
             "schema": 1,
             "subjects": list(self.subjects),
+            "weights": dict(self.weights),
             "sheets": {layer: sheet.metadata() for layer, sheet in self.sheets.items()},
             "stimuli": dict(self.shown),
             "missing_stimuli": dict(self.missing),
@@ -81,6 +84,7 @@ def survey(
     shape: Shape,
     metrics: Sequence[str] | None = None,
     seed: int = 0,
+    weights: Mapping[str, str] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Survey:
     """Measure models on the same sheets.
@@ -91,6 +95,7 @@ def survey(
         shape: (C, H, W) of the images that the models take.
         metrics: registered names; None for all. Those whose stimuli are not on this machine are left out and
             named in ``missing``, unless they were asked for.
+        weights: name to the sha256 of the weights, for the document.
 
     Raises:
         UsageError: an unknown metric, no model, or no sheet.
@@ -124,6 +129,7 @@ def survey(
         shown={name: len(stimuli.images) for name, stimuli in sets.items()},
         missing=missing,
         seed=seed,
+        weights=weights or {},
     )
 
 

@@ -14,6 +14,7 @@ from tdsnn.kernels._library import library
 from tdsnn.kernels.convolution import Conv2d
 from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._neurons import LIF
+from tdsnn.models._pretrained import Pretrained
 from tdsnn.registry import Registry
 from tdsnn.topography.responses import record
 from tdsnn.topography.sheets import CorticalSheet
@@ -21,7 +22,7 @@ from tdsnn.topography.sheets import CorticalSheet
 MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models", "tdsnn-zoo list")
 
 
-class Model(nn.Module, ABC):
+class Model(Pretrained, nn.Module, ABC):
     """An image classifier on virtual cortical sheets.
 
     ``model(x)`` takes ``x`` (N, C, H, W), float in [0, 1], and returns logits (N, K), the mean over time of

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 
 from tdsnn import manifest as manifests
-from tdsnn import paths
+from tdsnn import paths, store
 from tdsnn.bench.plan import Plan
 from tdsnn.bench.runner import run_bench
 from tdsnn.bench.subjects import load_subjects
-from tdsnn.data._base import Split, load_split
+from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
-from tdsnn.files import copy_atomic, sha256_of, write_atomic
+from tdsnn.files import copy_atomic, sha256_of
 from tdsnn.models._base import Model
+from tdsnn.report import cards
+from tdsnn.report._text import FIGURES
 from tdsnn.results import ResultFolder
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
@@ -33,9 +35,10 @@ _BATCH = 100
 
 
 def embed(run_dir: Path) -> Release:
-    """Measure a finished run and put it into ``zoo/checkpoints`` and ``zoo/releases`` of this checkout.
+    """Measure a finished run and put it into ``checkpoints`` and ``releases`` of the zoo folder.
 
-    Clean accuracy comes from the benchmark itself, over the whole test split, after its gates.
+    Clean accuracy comes from the benchmark itself, over the whole test split, after its gates. What is too
+    large for the project goes to the cache, from where it can be published.
 
     Raises:
         UsageError: the run is not finished, or ran under other settings than its manifest has now.
@@ -47,18 +50,15 @@ def embed(run_dir: Path) -> Release:
         )
     outcome = json.loads((run_dir / OUTCOME).read_text(encoding="utf-8"))
     manifest = manifests.resolve(outcome["name"])
+    manifests.require_writable(manifest.name)
     _check_settings(run_dir, manifest)
     test = load_split(manifest.dataset, "test")
     metrics = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
-    folder = paths.bundled("zoo", "checkpoints", manifest.name)
-    for source in sorted((run_dir / CHECKPOINT).iterdir()):
-        copy_atomic(source, folder / source.name)
-    write_atomic(folder / "README.md", _readme(manifest, metrics).encode())
     release = Release(
         name=manifest.name,
         files=tuple(
             FileRecord(path=path.name, size=path.stat().st_size, sha256=sha256_of(path))
-            for path in sorted(folder.iterdir())
+            for path in sorted((run_dir / CHECKPOINT).iterdir())
         ),
         metrics=metrics,
         provenance={
@@ -67,8 +67,37 @@ def embed(run_dir: Path) -> Release:
             "epochs": [json.loads(line) for line in (run_dir / LOG).read_text(encoding="utf-8").splitlines()],
         },
     )
-    manifests.write_release(release)
-    return release
+    folder = _folder(release)
+    for file in release.files:
+        copy_atomic(run_dir / CHECKPOINT / file.path, folder / file.path)
+    _drop_figures(folder, release)
+    about = DATASETS.load(manifest.dataset).about
+    written = cards.write(manifest, release, about)
+    twin = manifests.load_release(manifest.twin)
+    # Its card shows the figures of this model beside its own.
+    if twin is not None and twin.name != release.name and _beside(twin, release):
+        cards.write(manifests.resolve(manifest.twin), twin, about)
+    return written
+
+
+def _folder(release: Release) -> Path:
+    """Where the checkpoint goes: into the zoo folder, or the cache if it is too large for the project's."""
+    own = manifests.home(release.name) == paths.bundled("zoo")
+    if own and sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES:
+        return store.cached(release)
+    return store.stored(release.name)
+
+
+def _beside(one: Release, other: Release) -> bool:
+    return manifests.home(one.name) == manifests.home(other.name)
+
+
+def _drop_figures(folder: Path, release: Release) -> None:
+    """Remove the pictures that an entry's card shows if they were drawn from other weights."""
+    before = manifests.load_release(release.name)
+    if before is not None and not set(release.files) <= set(before.files):
+        for picture in (folder / FIGURES).glob("*.png"):
+            picture.unlink()
 
 
 def _check_settings(run_dir: Path, manifest: Manifest) -> None:
@@ -132,23 +161,3 @@ def _layers(values: dict[str, LayerAlignment], unit: str) -> dict[str, Any]:
         "layers": {layer: round(value.mean, 4) for layer, value in values.items()},
         "intervals": {layer: [round(value.low, 4), round(value.high, 4)] for layer, value in values.items()},
     }
-
-
-def _readme(manifest: Manifest, metrics: dict[str, Any]) -> str:
-    accuracy = metrics["clean_accuracy"]
-    low, high = accuracy["interval"]
-    return f"""# {manifest.name}
-
-{manifest.summary}
-
-- Twin: `{manifest.twin}`, the same recipe, seed and data order.
-- Clean accuracy on the {accuracy["n"]:,} test images of {manifest.dataset}: {accuracy["value"]:.2f} %
-  (95 % interval {low:.2f} to {high:.2f}).
-- Licence: {manifest.licence}. Please cite {manifest.citation}.
-
-```python
-import tdsnn
-
-model = tdsnn.load("{manifest.name}")  # logits = model(images), images (N, C, H, W) in [0, 1]
-```
-"""

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-from tdsnn import hub
 from tdsnn.cli import _doctor_findings
 from tdsnn.cli.main import main
 from tdsnn.data._base import DATASETS
@@ -35,7 +34,7 @@ def machine(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """No compiled operators, no data, a Hub that answers; returns the empty cache."""
     monkeypatch.setattr(status, "library", lambda: _library.Library(None, REASON))
     monkeypatch.setattr(status, "has_tiles", lambda: False)
-    monkeypatch.setattr(hub, "_unreachable", lambda endpoint: "")
+    monkeypatch.setattr("tdsnn.hub._client._unreachable", lambda endpoint: "")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(9 << 30, 1 << 30, 8 << 30))
     monkeypatch.setenv("TDSNN_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("TDSNN_DATA", raising=False)
@@ -194,7 +193,7 @@ def test_hub_that_answers(machine: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_hub_that_does_not_answer(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hub, "_unreachable", lambda endpoint: f"{endpoint} is down")
+    monkeypatch.setattr("tdsnn.hub._client._unreachable", lambda endpoint: f"{endpoint} is down")
     document = report(capsys)
     problem = f"{os.environ['HF_ENDPOINT']} is down"
     assert document["hub"]["problem"] == problem
@@ -207,7 +206,7 @@ def test_hub_that_does_not_answer(
 def test_offline_mode_asks_nobody(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hub, "_unreachable", None)
+    monkeypatch.setattr("tdsnn.hub._client._unreachable", None)
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
     document = report(capsys)
     assert document["hub"]["offline"]
@@ -219,7 +218,7 @@ def test_offline_mode_asks_nobody(
 def test_data_that_is_there(
     machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hub, "_unreachable", lambda endpoint: "down")
+    monkeypatch.setattr("tdsnn.hub._client._unreachable", lambda endpoint: "down")
     monkeypatch.setenv("TDSNN_DATA", str(tmp_path))
     path = tmp_path / "cifar10" / "plain_text" / "test-00000-of-00001.parquet"
     path.parent.mkdir(parents=True)
@@ -250,7 +249,7 @@ SOURCES: list[tuple[Source, Source | None]] = [
 def test_sources_know_what_they_have_without_reading_or_asking(
     present: Source, absent: Source | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_require_network", None)
+    monkeypatch.setattr("tdsnn.hub.datasets.require_network", None)
     monkeypatch.setenv("TDSNN_DATA", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repo = tmp_path / "datasets--some--one"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdsnn import paths, zoo
+from tdsnn import paths, store, zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import list_models, load_release, resolve
 from tdsnn.models._base import MODELS
@@ -22,7 +22,6 @@ EMBEDDED = sorted(
     if (folder / "config.json").is_file()
 )
 RELEASED = sorted(path.stem for path in paths.bundled("zoo", "releases").glob("*.json"))
-LARGEST_EMBEDDED_BYTES = 4 * 1024 * 1024
 DATASETS: Registry[object] = Registry("dataset", "tdsnn.data", "tdsnn-zoo data list")
 
 
@@ -74,20 +73,20 @@ def test_release_belongs_to_a_manifest(name: str) -> None:
     release = load_release(name)
     assert release is not None
     assert {"clean_accuracy", "parameters"} <= release.metrics.keys()
-    assert zoo.available(name) is not None, "a release can be had from somewhere"
+    assert store.available(name) is not None, "a release can be had from somewhere"
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_checkpoint(name: str) -> None:
-    location = zoo.locate(name)
+    location = store.locate(name)
     assert location.source == "embedded"
-    assert location.release is not None
-    listed = {record.path for record in location.release.files}
+    assert location.files
+    listed = {record.path for record in location.files}
     present = {
         str(path.relative_to(location.folder)) for path in location.folder.rglob("*") if path.is_file()
     }
     assert present == listed, "an embedded folder holds the files of its release and nothing else"
-    assert sum(record.size for record in location.release.files) <= LARGEST_EMBEDDED_BYTES
+    assert sum(record.size for record in location.files) <= store.LARGEST_EMBEDDED_BYTES
 
     manifest, config = resolve(name), read_checkpoint(location.folder).config
     assert (config.name, config.dataset) == (name, manifest.dataset)
@@ -96,14 +95,16 @@ def test_embedded_checkpoint(name: str) -> None:
     model = zoo.load(name)
     assert not model.training
     assert set(model.sheets) == set(model.sheet_layers)
-    assert sum(p.numel() for p in model.parameters()) == location.release.metrics["parameters"]["value"]
+    release = load_release(name)
+    assert release is not None
+    assert sum(p.numel() for p in model.parameters()) == release.metrics["parameters"]["value"]
     rebuilt = MODELS.load(manifest.architecture)(**manifest.arguments)
     assert model.arguments == rebuilt.arguments, "config.json and manifest describe the same network"
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_saving_an_embedded_model_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
-    location = zoo.locate(name)
+    location = store.locate(name)
     zoo.save(zoo.load(name), tmp_path, name=name, dataset=resolve(name).dataset)
     for path in tmp_path.iterdir():
         assert sha256_of(path) == sha256_of(location.folder / path.name)

@@ -66,8 +66,8 @@ def test_each_checkpoint_is_read_once(
         return sha256_of(path)
 
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-    monkeypatch.setattr(zoo, "read_checkpoint", reading)
-    for module in ("files", "zoo"):
+    monkeypatch.setattr("tdsnn.models._checkpoint.read_checkpoint", reading)
+    for module in ("files", "store"):
         monkeypatch.setattr(f"tdsnn.{module}.sha256_of", hashing)
     subjects = load_subjects([TOPO, str(copy)], device=torch.device("cpu")).subjects
     assert read == [checkpoint, copy]

@@ -1,0 +1,37 @@
+"""The only part that talks to the Hugging Face Hub, or to a server of its kind.
+
+``HF_ENDPOINT`` is read at every call; ``HF_HUB_OFFLINE``, ``HF_HUB_DOWNLOAD_TIMEOUT`` and ``HF_TOKEN`` (or
+the login of ``hf auth login``) act as in every other Hub client. A token is never stored, printed or part of
+an error.
+"""
+
+from tdsnn.hub._client import Connection, connection
+from tdsnn.hub.datasets import fetch_dataset_file, has_dataset_file
+from tdsnn.hub.download import fetch_file
+from tdsnn.hub.repository import PREFIX, Contents, Reference, RemoteFile, is_reference, look_up
+from tdsnn.hub.snapshot import Progress, Snapshot, complete, take_snapshot
+from tdsnn.hub.upload import Change, Comparison, Published, compare, publish, require_publishing
+
+__all__ = [
+    "PREFIX",
+    "Change",
+    "Comparison",
+    "Connection",
+    "Contents",
+    "Progress",
+    "Published",
+    "Reference",
+    "RemoteFile",
+    "Snapshot",
+    "compare",
+    "complete",
+    "connection",
+    "fetch_dataset_file",
+    "fetch_file",
+    "has_dataset_file",
+    "is_reference",
+    "look_up",
+    "publish",
+    "require_publishing",
+    "take_snapshot",
+]

@@ -1,0 +1,183 @@
+"""Requests to the Hub that end in time and whose errors are ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdsnn.errors import MissingError, TdsnnError, Unreachable
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+ANSWER_SECONDS = 20.0
+"""Longest silence of the server within a request; the Hub client itself would wait for ever."""
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_CONNECT_SECONDS = 3.0
+_PROBE_SECONDS = 5.0
+_GATEWAY_ERRORS = range(502, 505)
+_USER_INFO = re.compile(r"(?<=//)[^/@\s]+@")
+_LOGIN = "Log in with 'hf auth login', or set HF_TOKEN to a token that may do this."
+_REASONS = {
+    400: ("refused the request as malformed", "Check the names and the metadata."),
+    401: ("wants a valid token", _LOGIN),
+    403: ("forbids this to the token in use, or to everybody without one", _LOGIN),
+    409: ("says that something of this name exists or is being changed", "Look at it there, then try again."),
+    412: ("says that the repository changed in the meantime", "Run the command again."),
+    429: ("is asked too often", "Wait a few minutes, then run the command again."),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Whether the Hub can be asked for files now."""
+
+    endpoint: str
+    offline: bool
+    """Whether ``HF_HUB_OFFLINE`` forbids to ask."""
+    problem: str
+    """Why there is no answer; empty if there is one."""
+
+
+def connection() -> Connection:
+    """Ask the Hub for a sign of life, for 5 s at most; in offline mode nobody is asked."""
+    from huggingface_hub.constants import is_offline_mode
+
+    offline = is_offline_mode()
+    problem = "HF_HUB_OFFLINE is set" if offline else _unreachable(endpoint())
+    return Connection(endpoint=public(endpoint()), offline=offline, problem=problem)
+
+
+def endpoint() -> str:
+    """Base URL of the Hub, ``HF_ENDPOINT`` or huggingface.co."""
+    return (os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
+
+
+def public(text: str) -> str:
+    """``text`` without the user's token and without the password of a URL."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return _USER_INFO.sub("", text.replace(token, "***") if token else text)
+
+
+def require_network(what: str) -> None:
+    """Fail within seconds where the client would retry a dead connection for half a minute.
+
+    Raises:
+        Unreachable: offline mode, or no answer.
+    """
+    found = connection()
+    if found.offline:
+        raise Unreachable(
+            f"{what} is not on this machine and HF_HUB_OFFLINE is set.",
+            hint="Unset HF_HUB_OFFLINE, or copy the cache of a machine that has it.",
+        )
+    if found.problem:
+        raise Unreachable(
+            f"{what} is not on this machine and {found.endpoint} cannot be reached: {found.problem}.",
+            hint="Connect to the network, or name a mirror with HF_ENDPOINT=https://....",
+        )
+
+
+@contextmanager
+def talking(what: str, failure: type[TdsnnError] = MissingError) -> Iterator[None]:
+    """Bound every request of the Hub client inside the block and translate its errors.
+
+    Args:
+        what: subject of the sentence of an error, e.g. ``'x.json' of model a/b``.
+        failure: class of the error.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
+
+    def limit(request: httpx.Request) -> None:
+        # Some calls of the client ask for no limit, so a default of the session would not do.
+        if request.extensions.get("timeout", {}).get("read") is None:
+            request.extensions["timeout"] = httpx.Timeout(ANSWER_SECONDS).as_dict()
+
+    session = get_session()
+    hooks = session.event_hooks
+    session.event_hooks = {**hooks, "request": [*hooks["request"], limit]}
+    try:
+        yield
+    except HfHubHTTPError as error:
+        # Not chained: a server may have put the token into its answer, and a traceback would show it.
+        raise _refused(what, error, failure) from None
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        raise failure(
+            f"{what}: {public(endpoint())} {_broken_off(error)}.", hint="Run the command again."
+        ) from None
+    finally:
+        session.event_hooks = hooks
+
+
+def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> TdsnnError:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    server = public(endpoint())
+    if isinstance(error, GatedRepoError):
+        return failure(f"{what}: {server} gives it only to people it has admitted.", hint=_LOGIN)
+    if isinstance(error, RepositoryNotFoundError):
+        reason = "has no such repository, or shows it only to its owners"
+        return failure(f"{what}: {server} {reason}.", hint=f"Check the name. {_LOGIN}")
+    if isinstance(error, RevisionNotFoundError):
+        return failure(f"{what}: {server} has no such revision.", hint="Check the branch, tag or commit.")
+    if isinstance(error, EntryNotFoundError):
+        return failure(f"{what}: {server} has no such file.", hint="Check the name and the revision.")
+    # Absent on the errors that the client makes without an answer.
+    status = getattr(error.response, "status_code", None)
+    reason, hint = _REASONS.get(status or 0, ("failed", "Try again later."))
+    said = _first_line(error.server_message or "")
+    detail = ": ".join(part for part in (f"status {status}" if status else "", said) if part)
+    return failure(f"{what}: {server} {reason} ({detail or _first_line(str(error))}).", hint=hint)
+
+
+def _broken_off(error: Exception) -> str:
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
+
+    if isinstance(error, httpx.TimeoutException):
+        return "stopped answering"
+    cause = error.__cause__
+    return f"broke off ({_first_line(str(cause or error)) or type(error).__name__})"
+
+
+def _first_line(text: str) -> str:
+    return public(text).strip().partition("\n")[0].rstrip(".:")
+
+
+def _unreachable(url: str) -> str:
+    """Why ``url`` gives no answer, or an empty string when it does."""
+    # Imported here because it takes a tenth of the time that `tdsnn-zoo list` may take.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    outcome: list[str] = []
+
+    def probe() -> None:
+        try:
+            request = urllib.request.Request(public(url), method="HEAD")
+            urllib.request.urlopen(request, timeout=_CONNECT_SECONDS).close()
+            outcome.append("")
+        except urllib.error.HTTPError as error:
+            outcome.append(f"status {error.code}" if error.code in _GATEWAY_ERRORS else "")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            outcome.append(public(str(error).strip("<>")) or type(error).__name__)
+
+    # A thread, because the time-out of a socket does not cover a name server that never answers.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return outcome[0] if outcome else f"no answer in {_PROBE_SECONDS:.0f} s"

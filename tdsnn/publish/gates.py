@@ -1,0 +1,90 @@
+"""What a release must pass before anybody else gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+from torch import nn
+
+from tdsnn import zoo
+from tdsnn.bench.gates import Gate, check_model
+from tdsnn.data._base import Split, load_split
+from tdsnn.errors import GateError
+from tdsnn.manifest import load_release, resolve
+
+SAMPLE = 1000
+"""Test images on which the stored accuracy must show again."""
+RISK = 1e-3
+"""Share of faithful models that the accuracy gate would refuse."""
+_BATCH, _GATED = 100, 32
+
+
+def check_release(
+    name: str, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Gate]:
+    """Load a zoo entry strictly, look for state between calls, and measure its accuracy on a sample.
+
+    The stored accuracy is over the whole test split of N images, K of them right. Of ``SAMPLE`` images drawn
+    without replacement, the number right then follows the hypergeometric distribution; the gate refuses what
+    lies in neither of its tails' inner 99.9 %: a difference of 3 points or more, in practice.
+
+    Args:
+        progress: called with images done and images in all.
+
+    Raises:
+        GateError: the model failed.
+        MissingError: the weights or the dataset are not on this machine and not to be had.
+        IntegrityError: files are not those of the release, or do not fit the architecture.
+    """
+    release, manifest = load_release(name), resolve(name)
+    opened = zoo.open_model(manifest.name)
+    test = load_split(manifest.dataset, "test")
+    indices = np.sort(np.random.default_rng(0).permutation(len(test.labels))[:SAMPLE])
+    passed = check_model(opened.model, _take(test, indices[:_GATED])[0], num_classes=opened.model.num_classes)
+    opened.model.compile_operators()
+    right = _count_right(opened.model, test, indices, progress)
+    stored = release.metrics.get("clean_accuracy", {}) if release else {}
+    if stored.get("n") != len(test.labels):
+        raise GateError(f"The release of {manifest.name} has no accuracy over the whole test split.")
+    return [
+        *passed,
+        _accuracy_gate(manifest.name, right, len(indices), float(stored["value"]), len(test.labels)),
+    ]
+
+
+def _accuracy_gate(name: str, right: int, n: int, stored_percent: float, total: int) -> Gate:
+    expected = hypergeom(total, round(stored_percent * total / 100), n)
+    # One image more, because another processor may round a spike the other way.
+    low, high = 100 * (expected.ppf(RISK / 2) - 1) / n, 100 * (expected.isf(RISK / 2) + 1) / n
+    measured = 100 * right / n
+    if not low <= measured <= high:
+        raise GateError(
+            f"The gate 'stored accuracy' refused {name}: {measured:.2f} % of {n} test images are right; "
+            f"{low:.1f} to {high:.1f} % would fit the {stored_percent:.2f} % that the release states."
+        )
+    return Gate(
+        name=f"stored accuracy, {n} images",
+        measured=abs(measured - stored_percent),
+        limit=max(high - stored_percent, stored_percent - low),
+        unit="points",
+    )
+
+
+def _count_right(
+    model: nn.Module, test: Split, indices: np.ndarray, progress: Callable[[int, int], None]
+) -> int:
+    right = 0
+    for start in range(0, len(indices), _BATCH):
+        images, labels = _take(test, indices[start : start + _BATCH])
+        with torch.no_grad():
+            right += int((model(images).argmax(1) == labels).sum())
+        progress(min(start + _BATCH, len(indices)), len(indices))
+    return right
+
+
+def _take(test: Split, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.from_numpy(np.array(test.images[indices])).float().div_(255)
+    return images, torch.from_numpy(np.array(test.labels[indices]))

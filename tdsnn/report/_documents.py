@@ -1,0 +1,140 @@
+"""Official results: which documents of ``benchmarks/results`` are about given weights, and what they say.
+
+``bench/*.json`` are copies of ``result.json`` of ``tdsnn-zoo bench``, ``topo/*.json`` copies of
+``survey.json`` of ``tdsnn-zoo topo --out``. A document counts for a pair of models only if it has both, since
+a topographic figure is never shown without its twin's, and only if it is about the weights that are released
+now. Surveys name their weights under the optional key ``weights``, a table of subject to sha256; without it
+they are told by name alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdsnn import paths
+from tdsnn.errors import IntegrityError
+from tdsnn.results import SCHEMA, Cell, Comparison, Figure, Result
+
+_SURVEY_SCHEMA = 1
+_TWIN_MARK = " (twin)"
+"""What a survey adds to the name of the twin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One figure of a survey with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a card needs of ``survey.json``."""
+
+    models: Mapping[str, str]
+    """Zoo entry to the subject that stands for it."""
+    control: str
+    """Subject with shuffled positions."""
+    sheets_of: str
+    """Zoo entry on whose sheets all were measured."""
+    layers: tuple[str, ...]
+    weights: Mapping[str, str]
+    stimuli: Mapping[str, int]
+    missing_stimuli: tuple[str, ...]
+    seed: int
+    entries: Mapping[tuple[str, str, str], Mapping[str, Estimate] | str]
+    """(subject, layer, metric) to its figures, or to the reason why there are none."""
+
+
+def benches(weights: Mapping[str, str], *, dataset: str) -> tuple[Result, ...]:
+    """Benchmarks on a dataset that hold all of the given models with the given weights, by file name.
+
+    Args:
+        weights: zoo entry to the sha256 of its released weights.
+
+    Raises:
+        IntegrityError: a document is damaged.
+    """
+    found = []
+    for path in _documents("bench"):
+        result = _read(path, _result)
+        measured = {model["name"]: model["checkpoint_sha256"] for model in result.models}
+        if result.settings["dataset"] == dataset and weights.items() <= measured.items():
+            found.append(result)
+    return tuple(found)
+
+
+def surveys(weights: Mapping[str, str]) -> tuple[Survey, ...]:
+    """Surveys that hold all of the given models, as :func:`benches`."""
+    found = []
+    for path in _documents("topo"):
+        survey = _read(path, _survey)
+        there = weights.keys() <= survey.models.keys()
+        if there and all(
+            survey.weights.get(survey.models[name], sha256) == sha256 for name, sha256 in weights.items()
+        ):
+            found.append(survey)
+    return tuple(found)
+
+
+def _documents(kind: str) -> list[Path]:
+    return sorted(paths.bundled("benchmarks", "results", kind).glob("*.json"))
+
+
+def _read(path: Path, parse: Any) -> Any:
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise IntegrityError(
+            f"The result document '{path}' cannot be read: {type(error).__name__}: {error}.",
+            hint="Copy result.json or survey.json anew from where it was measured.",
+        ) from error
+
+
+def _result(document: Mapping[str, Any]) -> Result:
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"it is not a benchmark result of schema {SCHEMA}")
+    cells = [
+        Cell(**{**cell, "accuracy": cell["accuracy"] and Figure(**cell["accuracy"])})
+        for cell in document["cells"]
+    ]
+    rows = [{**row, "difference": Figure(**row["difference"])} for row in document["comparisons"]]
+    return Result(
+        settings=document["settings"],
+        models=tuple(document["models"]),
+        cells=tuple(cells),
+        comparisons=tuple(Comparison(**row) for row in rows),
+        provenance=document["provenance"],
+    )
+
+
+def _survey(document: Mapping[str, Any]) -> Survey:
+    if document["schema"] != _SURVEY_SCHEMA:
+        raise ValueError(f"it is not a survey of schema {_SURVEY_SCHEMA}")
+    *subjects, control = document["subjects"]
+    entries: dict[tuple[str, str, str], Mapping[str, Estimate] | str] = {}
+    for entry in document["entries"]:
+        place = (entry["subject"], entry["layer"], entry["metric"])
+        if "error" in entry:
+            entries[place] = str(entry["error"])
+        else:
+            entries[place] = {key: Estimate(**figure) for key, figure in entry["figures"].items()}
+    return Survey(
+        models={subject.removesuffix(_TWIN_MARK): subject for subject in subjects},
+        control=control,
+        sheets_of=subjects[0],
+        layers=tuple(document["sheets"]),
+        weights=document.get("weights", {}),
+        stimuli=document["stimuli"],
+        missing_stimuli=tuple(document["missing_stimuli"]),
+        seed=document["seed"],
+        entries=entries,
+    )

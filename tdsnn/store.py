@@ -1,0 +1,261 @@
+"""Where checkpoints are: find, fetch and verify them. Nothing here needs torch.
+
+A zoo entry is looked for in this order: the zoo folder that its manifest is in (the project's, or one of your
+own named by ``TDSNN_ZOO``), the cache, the Hub. Any other repository of a Hub is named ``hf:owner/name`` or
+``hf:owner/name@revision``; of that, only what loading needs is fetched, and no code ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tdsnn import hub, paths
+from tdsnn.errors import IntegrityError, MissingError, UsageError
+from tdsnn.files import copy_atomic, sha256_of, verify
+from tdsnn.hub import Progress
+from tdsnn.manifest import home, load_release, resolve
+from tdsnn.types import FileRecord, Release
+from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
+
+Source = Literal["path", "embedded", "folder", "cache", "hub"]
+LARGEST_EMBEDDED_BYTES = 4 * 1024 * 1024
+"""A checkpoint of the project itself is at most this large."""
+_NEEDED = (CONFIG_FILE, WEIGHTS_FILE)
+_RESTORE = {
+    "embedded": "Restore it with git checkout, or reinstall tdsnn-zoo.",
+    "folder": "Publish the entry into that folder again.",
+}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """Where a verified checkpoint lies on this machine."""
+
+    name: str
+    """Full zoo name or Hub reference; for an explicit path, the name in its ``config.json``."""
+    folder: Path
+    source: Source
+    """``path`` (given), ``embedded`` (in the project), ``folder`` (in ``TDSNN_ZOO``), ``cache`` (fetched
+    before), ``hub`` (fetched now)."""
+    files: tuple[FileRecord, ...]
+    """What was verified; empty for an explicit path, whose ``config.json`` alone vouches for the weights."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Content of ``model.safetensors``, 64 hex digits, as verified."""
+        known = (record.sha256 for record in self.files if record.path == WEIGHTS_FILE)
+        return next(known, None) or sha256_of(self.folder / WEIGHTS_FILE)
+
+
+def is_path(name: str) -> bool:
+    """Whether text names the folder of a checkpoint rather than a zoo entry or a repository."""
+    return not hub.is_reference(name) and (os.sep in name or name in (".", "..", "~"))
+
+
+def is_entry(name: str) -> bool:
+    """Whether text names a zoo entry rather than a folder or a repository."""
+    return not is_path(name) and not hub.is_reference(name)
+
+
+def available(name: str) -> Source | None:
+    """Where the weights of a zoo entry would come from; None when none were released. Reads no weights."""
+    release = load_release(name)
+    return None if release is None else source_of(release)
+
+
+def source_of(release: Release) -> Source | None:
+    """Where the weights of a release would come from; None when they are nowhere. Reads no weights."""
+    if stored(release.name).is_dir():
+        return "embedded" if home(release.name) == paths.bundled("zoo") else "folder"
+    folder = cached(release)
+    if all((folder / record.path).is_file() for record in release.files):
+        return "cache"
+    return "hub" if release.hub_repo else None
+
+
+def stored(name: str) -> Path:
+    """Folder of an entry's checkpoint in its zoo folder; it need not exist."""
+    return home(name) / "checkpoints" / name
+
+
+def cached(release: Release) -> Path:
+    """Folder of a release's checkpoint in the cache; it need not exist.
+
+    What loading needs is part of the name, so a new release never meets the weights of an older one.
+    """
+    needed = (record for record in release.files if record.path in _NEEDED)
+    content = "".join(sorted(f"{record.path}\0{record.sha256}\n" for record in needed))
+    key = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return paths.cache_dir() / "checkpoints" / f"{release.name}-{key}"
+
+
+def locate(
+    name: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Progress = lambda name, done, total: None,
+) -> Location:
+    """Find a checkpoint and verify every file of it.
+
+    A file of the cache that was altered is kept as ``<name>.corrupt`` and fetched anew.
+
+    Args:
+        name: a zoo entry, full or bare; a repository ``hf:owner/name[@revision]``; or the folder of a
+            checkpoint (a ``Path``, or text with a separator).
+        force: fetch from the Hub what the cache has already.
+
+    Raises:
+        UsageError: unknown name or no such folder.
+        MissingError: nothing was released, or the Hub cannot be reached.
+        IntegrityError: a file differs from what was promised.
+    """
+    if not isinstance(name, str) or is_path(name):
+        return _explicit(Path(name).expanduser())
+    if hub.is_reference(name):
+        return _referred(hub.Reference.parse(name), force=force, progress=progress)
+    full = resolve(name).name
+    release = _release(full)
+    source = source_of(release)
+    if source in ("embedded", "folder"):
+        folder = stored(full)
+        _verify(release.files, folder, hint=_RESTORE[source])
+        return Location(name=full, folder=folder, source=source, files=release.files)
+    if not release.hub_repo or not release.hub_commit:
+        raise MissingError(
+            f"The weights of '{full}' are neither embedded, nor cached, nor on a Hub.",
+            hint=f"Train them: tdsnn-zoo train {full}",
+        )
+    remote = [hub.RemoteFile.of(record) for record in release.files]
+    folder = cached(release)
+    fetched = hub.complete(
+        release.hub_repo, release.hub_commit, remote, folder, force=force, progress=progress
+    )
+    return Location(name=full, folder=folder, source="hub" if fetched else "cache", files=release.files)
+
+
+def download(
+    name: str,
+    *,
+    to: Path | None = None,
+    revision: str | None = None,
+    force: bool = False,
+    progress: Progress = lambda name, done, total: None,
+) -> Location:
+    """Make sure that a verified copy of a checkpoint lies on this machine, or in the folder ``to``.
+
+    Without ``to``, the answer says where the files are.
+
+    Args:
+        name: a zoo entry or a repository, ``owner/name[@revision]`` with or without ``hf:``.
+        revision: branch, tag or commit on the Hub to take instead of the one that the release pins.
+        force: fetch again what the cache has, and replace other files of these names in ``to``.
+
+    Raises:
+        UsageError: unknown name, a revision of what is on no Hub, or ``to`` holds files with other content.
+        MissingError, IntegrityError: as :func:`locate`.
+    """
+    location = locate(_asked(name, revision), force=force, progress=progress)
+    if to is None:
+        return location
+    for record in location.files:
+        target = to / record.path
+        same = target.is_file() and sha256_of(target) == record.sha256
+        if target.exists() and not same and not (force and target.is_file()):
+            raise UsageError(
+                f"'{target}' exists and is not the file of {location.name}.",
+                hint="Choose an empty folder for --to, or replace the file with --force.",
+            )
+    for record in location.files:
+        copy_atomic(location.folder / record.path, to / record.path)
+    _verify(location.files, to, hint="Run the command again.")
+    return replace(location, folder=to)
+
+
+def _asked(name: str, revision: str | None) -> str:
+    if is_path(name) and Path(name).expanduser().is_dir():
+        raise UsageError(
+            f"'{name}' is a folder of this machine, so there is nothing to download.",
+            hint="A repository of that name: hf:owner/name. The zoo's models: tdsnn-zoo list",
+        )
+    # Only here may a repository go without its prefix: everywhere else a separator means a folder.
+    reference = hub.Reference.parse(name) if is_path(name) or hub.is_reference(name) else None
+    if revision is None:
+        return str(reference) if reference else name
+    if reference is not None and "@" in name:
+        raise UsageError(f"'{name}' names a revision already.", hint="Leave out --revision.")
+    if reference is None:
+        release = _release(resolve(name).name)
+        if not release.hub_repo:
+            raise UsageError(
+                f"'{release.name}' is on no Hub, so it has no revisions there.", hint="Leave out --revision."
+            )
+        reference = hub.Reference(repo=release.hub_repo)
+    return str(replace(reference, revision=revision))
+
+
+def _explicit(folder: Path) -> Location:
+    if not folder.is_dir():
+        raise UsageError(
+            f"There is no checkpoint folder '{folder}'.",
+            hint=f"Name a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a zoo model: tdsnn-zoo list",
+        )
+    try:
+        config = verify_checkpoint(folder)
+    except IntegrityError as error:
+        error.hint = "Copy the folder anew from where it came; nothing in it was changed."
+        raise
+    return Location(name=config.name, folder=folder, source="path", files=())
+
+
+def _release(name: str) -> Release:
+    release = load_release(name)
+    if release is None:
+        raise MissingError(
+            f"No weights of '{name}' were released.", hint=f"Train them: tdsnn-zoo train {name}"
+        )
+    lacking = {*_NEEDED} - {record.path for record in release.files}
+    if lacking:
+        raise IntegrityError(f"The release of '{name}' does not list {' and '.join(sorted(lacking))}.")
+    return release
+
+
+def _verify(files: tuple[FileRecord, ...], folder: Path, *, hint: str) -> None:
+    for record in files:
+        try:
+            verify(folder / record.path, record)
+        except IntegrityError as error:
+            error.hint = hint
+            raise
+
+
+def _referred(reference: hub.Reference, *, force: bool, progress: Progress) -> Location:
+    """A checkpoint of a repository that no release describes."""
+    snapshot = hub.take_snapshot(
+        reference, paths.cache_dir() / "hub", choose=_choose, force=force, progress=progress
+    )
+    verify_checkpoint(snapshot.folder)
+    return Location(
+        name=str(replace(reference, revision=snapshot.commit)),
+        folder=snapshot.folder,
+        source="hub" if snapshot.fetched else "cache",
+        files=snapshot.files,
+    )
+
+
+def _choose(repo: str, listed: Mapping[str, hub.RemoteFile]) -> list[hub.RemoteFile]:
+    """What to fetch of a repository that no release describes."""
+    lacking = [name for name in _NEEDED if name not in listed]
+    if lacking:
+        pickles = [name for name in listed if name.endswith(_PICKLES)]
+        instead = f", only {pickles[0]}, which could run code when it is read" if pickles else ""
+        raise UsageError(
+            f"{repo} is no checkpoint of this zoo: it has no {' and no '.join(lacking)}{instead}.",
+            hint="Ask its authors to publish it with tdsnn-zoo publish.",
+        )
+    return [listed[name] for name in (*_NEEDED, "README.md") if name in listed]

@@ -1,0 +1,85 @@
+"""A zoo of one tiny model, which knows digits by chance, for tests of finding, fetching and publishing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tdsnn import zoo
+from tdsnn.files import sha256_of
+from tdsnn.manifest import write_release
+from tdsnn.models._base import Model
+from tdsnn.registry import Registry
+from tdsnn.topography.sheets import CorticalSheet
+from tdsnn.types import FileRecord, Release
+from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE
+
+NAME = "tiny.digits"
+MANIFEST = """
+summary = "A net for tests."
+default = true
+twin = "tiny.digits"
+[model]
+architecture = "tiny"
+arguments = {hidden = 3}
+[data]
+name = "digits"
+"""
+
+
+class Tiny(Model):
+    """One convolution, normalised, summed over the image."""
+
+    def __init__(self, *, hidden: int) -> None:
+        super().__init__(
+            architecture="tiny",
+            arguments={"hidden": hidden},
+            timesteps=1,
+            num_classes=hidden,
+            in_channels=1,
+            mean=[0.0],
+            std=[1.0],
+            sheet_sizes_mm={"conv": 2.0},
+        )
+        self.conv = nn.Conv2d(1, hidden, 1)
+        self.norm = nn.BatchNorm2d(hidden)
+
+    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
+        return self.norm(self.conv(x)).mean((2, 3)).expand(timesteps, -1, -1)
+
+
+def tiny() -> Tiny:
+    torch.manual_seed(0)
+    model = Tiny(hidden=3)
+    model.norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    model.sheets = {
+        "conv": CorticalSheet.retinotopic("conv", (3, 2, 2), size_mm=2.0, first_height=2, seed=0),
+    }
+    return model
+
+
+def release(folder: Path, *, name: str = NAME, **hub_fields: str) -> Release:
+    """Pin the files of a folder."""
+    records = tuple(
+        FileRecord(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
+        for path in (CONFIG_FILE, WEIGHTS_FILE)
+    )
+    release = Release(name=name, files=records, metrics={}, provenance={}, **hub_fields)
+    write_release(release)
+    return release
+
+
+def install(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give an empty project the manifest and an embedded checkpoint; returns the checkpoint's folder."""
+    real = Registry.load
+    monkeypatch.setattr(
+        Registry, "load", lambda registry, name: Tiny if name == "tiny" else real(registry, name)
+    )
+    (project / "zoo" / "models" / f"{NAME}.toml").write_text(MANIFEST)
+    folder = project / "zoo" / "checkpoints" / NAME
+    zoo.save(tiny(), folder, name=NAME, dataset="digits")
+    release(folder)
+    return folder
