@@ -126,13 +126,16 @@ def locate(
         folder = stored(full)
         _verify(release.files, folder, hint=_RESTORE[source])
         return Location(name=full, folder=folder, source=source, files=release.files)
+    folder = cached(release)
+    if source == "cache" and not release.hub_repo:
+        _verify(release.files, folder, hint=f"Publish the run again: tdsnn-zoo publish RUN_DIR of {full}")
+        return Location(name=full, folder=folder, source=source, files=release.files)
     if not release.hub_repo or not release.hub_commit:
         raise MissingError(
             f"The weights of '{full}' are neither embedded, nor cached, nor on a Hub.",
             hint=f"Train them: tdsnn-zoo train {full}",
         )
     remote = [hub.RemoteFile.of(record) for record in release.files]
-    folder = cached(release)
     fetched = hub.complete(
         release.hub_repo, release.hub_commit, remote, folder, force=force, progress=progress
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -59,11 +59,13 @@ class Published:
     """Whether a commit was made; False if everything was there already."""
 
 
-def compare(reference: Reference, files: Files, *, obsolete: Collection[str] = ()) -> Comparison:
+def compare(
+    reference: Reference, files: Files, *, owned: Callable[[str], bool] = lambda path: False
+) -> Comparison:
     """What publishing files would change; changes nothing.
 
     Args:
-        obsolete: paths that were published before; one that is not in ``files`` any more would be removed.
+        owned: whether a path of the repository is ours, so that it would be removed if ``files`` lacks it.
 
     Raises:
         Unreachable: no network.
@@ -72,7 +74,7 @@ def compare(reference: Reference, files: Files, *, obsolete: Collection[str] = (
     what = f"Model {reference.repo}"
     require_network(what)
     with talking(what, TdsnnError):
-        return _compare(_look(reference), files, obsolete)
+        return _compare(_look(reference), files, owned)
 
 
 def require_publishing(reference: Reference, *, tag: str | None = None) -> None:
@@ -105,7 +107,7 @@ def publish(
     message: str,
     private: bool = False,
     tag: str | None = None,
-    obsolete: Collection[str] = (),
+    owned: Callable[[str], bool] = lambda path: False,
 ) -> Published:
     """Make repository and branch as needed, then one commit, unless that would be empty.
 
@@ -114,7 +116,7 @@ def publish(
         message: first line of the commit.
         private: the repository must not be public.
         tag: name given to the commit.
-        obsolete: as for :func:`compare`.
+        owned: as for :func:`compare`.
 
     Raises:
         UsageError: the revision is a commit, a public repository where a private one was asked for, or a tag
@@ -136,7 +138,7 @@ def publish(
             )
         if reference.revision != "main":
             api.create_branch(reference.repo, branch=reference.revision, exist_ok=True)
-        before = _compare(ask(reference), files, obsolete)
+        before = _compare(ask(reference), files, owned)
         tagged = tag is not None and _has_tag(api, reference.repo, tag, before)
         commit = before.head or ""
         if not before.unchanged:
@@ -166,7 +168,9 @@ def _look(reference: Reference) -> Contents | None:
         return ask(Reference(repo=reference.repo))
 
 
-def _compare(there: Contents | None, files: Files, obsolete: Collection[str] = ()) -> Comparison:
+def _compare(
+    there: Contents | None, files: Files, owned: Callable[[str], bool] = lambda path: False
+) -> Comparison:
     remote = there.files if there else {}
     changes = []
     for path, content in sorted(files.items()):
@@ -175,7 +179,7 @@ def _compare(there: Contents | None, files: Files, obsolete: Collection[str] = (
         if path in remote:
             state = "unchanged" if remote[path].key in (sha256, git_blob(content)) else "changed"
         changes.append(Change(path=path, state=state, size=len(content), sha256=sha256))
-    gone = sorted((remote.keys() & set(obsolete)) - files.keys())
+    gone = sorted(path for path in remote.keys() - files.keys() if owned(path))
     return Comparison(
         head=there.commit if there else None,
         changes=(*changes, *(Change(path=path, state="removed") for path in gone)),

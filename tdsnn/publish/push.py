@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tdsnn import hub, store
@@ -28,8 +29,6 @@ class Draft:
     reference: hub.Reference
     files: Mapping[str, bytes]
     """Path in the repository to content."""
-    obsolete: frozenset[str]
-    """What an earlier publication may have left there."""
     gates: tuple[Gate, ...]
     """What the model passed."""
     comparison: hub.Comparison
@@ -69,14 +68,12 @@ def draft(
     }
     files[CARD] = card.text.encode()
     if card.evaluation:
-        files[_evaluation(manifest.dataset)] = card.evaluation.encode()
-    obsolete = ({record.path for record in before.files} | {_evaluation(manifest.dataset)}) - files.keys()
-    comparison = hub.compare(reference, files, obsolete=obsolete)
+        files[_evaluation(manifest.name)] = card.evaluation.encode()
+    comparison = hub.compare(reference, files, owned=partial(_owned, manifest.name))
     return Draft(
         name=manifest.name,
         reference=reference,
         files=files,
-        obsolete=frozenset(obsolete),
         gates=tuple(gates),
         comparison=comparison,
         metadata_diff=tuple(_metadata_diff(reference, comparison, card.text)),
@@ -97,15 +94,20 @@ def send(draft: Draft, *, private: bool = False, tag: str | None = None) -> hub.
         message=f"Publish {draft.name}",
         private=private,
         tag=tag,
-        obsolete=draft.obsolete,
+        owned=partial(_owned, draft.name),
     )
     published = replace(draft.release, files=_records(draft), hub_repo=done.repo, hub_commit=done.commit)
     cards.store(draft.texts, published)
     return done
 
 
-def _evaluation(dataset: str) -> str:
-    return f".eval_results/{dataset}.yaml"
+def _evaluation(name: str) -> str:
+    return f".eval_results/{resolve(name).dataset}.yaml"
+
+
+def _owned(name: str, path: str) -> bool:
+    """Whether a file of an entry's repository is there because of an earlier publication."""
+    return path.startswith(cards.FIGURES) or path == _evaluation(name)
 
 
 def _records(draft: Draft) -> tuple[FileRecord, ...]:

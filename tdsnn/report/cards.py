@@ -20,7 +20,8 @@ from tdsnn import paths
 from tdsnn.errors import UsageError
 from tdsnn.files import sha256_of, write_atomic
 from tdsnn.report._facts import Facts, Score, gather, scores
-from tdsnn.report._text import FIGURES, body, is_figure
+from tdsnn.report._text import FIGURES as FIGURES
+from tdsnn.report._text import body, is_figure
 from tdsnn.types import About, FileRecord, Manifest, Release
 
 _README = "README.md"

@@ -20,7 +20,6 @@ from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
-from tdsnn.report._text import FIGURES
 from tdsnn.results import ResultFolder
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
@@ -96,7 +95,7 @@ def _drop_figures(folder: Path, release: Release) -> None:
     """Remove the pictures that an entry's card shows if they were drawn from other weights."""
     before = manifests.load_release(release.name)
     if before is not None and not set(release.files) <= set(before.files):
-        for picture in (folder / FIGURES).glob("*.png"):
+        for picture in (folder / cards.FIGURES).glob("*.png"):
             picture.unlink()
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hub_server import Fault, HubServer
-from tiny import MANIFEST, NAME, Tiny, install, release
+from tiny import MANIFEST, NAME, measured, release_entry
 
-from tdsnn import paths, zoo
 from tdsnn.cli.main import main
-from tdsnn.data._base import DATASETS, load_split
-from tdsnn.manifest import load_release, resolve, write_release
-from tdsnn.publish.gates import _take
-from tdsnn.report import cards
+from tdsnn.manifest import load_release, write_release
 from tdsnn.types import Release
 
 TOKEN, READ_TOKEN = "hf_write_secret", "hf_read_secret"
@@ -30,15 +25,6 @@ def run(*arguments: str) -> int:
     return code if isinstance(code, int) else 0
 
 
-def measured(name: str) -> dict[str, Any]:
-    """Clean accuracy over the whole test split, as a release states it."""
-    test, model = load_split("digits", "test"), zoo.load(name)
-    images, labels = _take(test, slice(None))  # type: ignore[arg-type]  # all of them
-    right = int((model(images).argmax(1) == labels).sum())
-    value = {"value": 100 * right / len(labels), "unit": "%", "n": len(labels), "interval": [0.0, 100.0]}
-    return {"clean_accuracy": value, "parameters": {"value": 1, "unit": "count"}}
-
-
 @pytest.fixture
 def entry(
     project: Path,
@@ -48,17 +34,8 @@ def entry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Release:
     """A released entry with its card, and somebody who may publish it."""
-    templates = Path(paths.__file__).parents[1] / "cards" / "templates"
-    (project / "cards").mkdir()
-    (project / "cards" / "templates").symlink_to(templates)
-    monkeypatch.setattr("tdsnn.hub.download.PAUSE_SECONDS", 0.0)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    # It has no layer that gains from them, and making them takes half a minute.
-    monkeypatch.setattr(Tiny, "compile_operators", lambda model: False)
-    folder = install(project, monkeypatch)
-    listed = replace(release(folder), metrics=measured("tiny"))
-    write_release(listed)
-    return cards.write(resolve("tiny"), listed, DATASETS.load("digits").about)
+    return release_entry(project, monkeypatch)
 
 
 def no_secret(captured: pytest.CaptureResult[str]) -> None:
@@ -92,7 +69,7 @@ def test_publish_then_download_elsewhere(
     folder = project / "zoo" / "checkpoints" / NAME
     here = {path.name: path.read_bytes() for path in folder.iterdir()}
     folder.rename(tmp_path / "gone")
-    before = measured_offline(tmp_path / "gone")
+    before = measured(str(tmp_path / "gone"))
     assert run("download", "tiny", "--to", str(tmp_path / "copy")) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == str(tmp_path / "copy")
@@ -102,10 +79,6 @@ def test_publish_then_download_elsewhere(
     assert measured("tiny") == before, "from the cache, without a Hub"
     assert run("download", "tiny") == 0
     assert "in the cache already" in capsys.readouterr().err
-
-
-def measured_offline(folder: Path) -> dict[str, Any]:
-    return measured(str(folder))
 
 
 def test_again_makes_no_commit(

@@ -1,0 +1,152 @@
+"""From a finished run to a zoo folder and a Hub, in the project's zoo and in one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from tiny import MANIFEST, NAME, measured, release_entry, tiny
+
+from tdsnn import store, zoo
+from tdsnn.cli.main import main
+from tdsnn.manifest import load_release
+from tdsnn.train import release as releases
+from tdsnn.types import Release
+
+REPO = "alice/tiny"
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    code = caught.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def entry(
+    project: Path,
+    cache: Path,
+    hub_server: HubServer,
+    no_waiting: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Release:
+    """A released entry, and somebody who may publish."""
+    monkeypatch.setenv("HF_TOKEN", "hf_write_secret")
+    monkeypatch.setattr(releases, "_check_settings", lambda *parts: None)
+    monkeypatch.setattr(
+        releases, "_measure", lambda checkpoint, *parts, results: measured(str(checkpoint.resolve()))
+    )
+    return release_entry(project, monkeypatch)
+
+
+def finished_run(folder: Path, name: str = NAME) -> Path:
+    """A run whose weights are other ones than the entry has."""
+    model = tiny()
+    model.conv.weight.data += 1
+    zoo.save(model, folder / releases.CHECKPOINT, name=name, dataset="digits")
+    outcome = {"name": name, "environment": {"python": "3.11"}, "data_digests": {}}
+    (folder / releases.OUTCOME).write_text(json.dumps(outcome))
+    (folder / releases.LOG).write_text("")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_to_the_zoo_and_to_a_hub(
+    entry: Release, hub_server: HubServer, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished_run(tmp_path / "run")
+    figures = project / "zoo" / "checkpoints" / NAME / "figures"
+    figures.mkdir()
+    (figures / "old.png").write_bytes(b"drawn from the weights before")
+    assert run("publish", str(folder), "--repo", REPO, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["commit"] == hub_server.head(REPO)
+    written = load_release(NAME)
+    assert written is not None
+    assert written.hub_commit == document["commit"]
+    weights = (folder / releases.CHECKPOINT / "model.safetensors").read_bytes()
+    assert hub_server.files(REPO)["model.safetensors"] == weights
+    assert not list(figures.iterdir())
+    (figures / "new.png").write_bytes(b"drawn from these")
+    assert run("report", "cards", NAME) == 0
+    assert run("publish", str(folder), "--repo", REPO) == 0
+    assert hub_server.files(REPO)["figures/new.png"] == b"drawn from these"
+    (figures / "new.png").unlink()
+    assert run("report", "cards", NAME) == 0
+    capsys.readouterr()
+    assert run("publish", NAME, "--repo", REPO) == 0
+    assert "removed    figures/new.png" in capsys.readouterr().out
+    assert "figures/new.png" not in hub_server.files(REPO)
+
+
+def test_a_run_of_ones_own_zoo_leaves_the_project_alone(
+    entry: Release, hub_server: HubServer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / "models").mkdir(parents=True)
+    (mine / "models" / "ours.digits.toml").write_text(MANIFEST)
+    monkeypatch.setenv("TDSNN_ZOO", str(mine))
+    before = contents(project)
+    assert run("publish", str(finished_run(tmp_path / "run", "ours.digits"))) == 0
+    assert store.locate("ours").source == "folder"
+    assert (mine / "checkpoints" / "ours.digits" / "README.md").is_file()
+    assert run("publish", "--all", "--repo", "alice") == 0
+    assert ("model", "alice/ours.digits") in hub_server.repos
+    assert ("model", f"alice/{NAME}") not in hub_server.repos, "not the lab's"
+    assert run("info", "ours") == 0
+    assert contents(project) == before
+
+
+def test_an_installed_zoo_is_not_published_from(
+    entry: Release, hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tdsnn.paths.is_checkout", lambda: False)
+    for arguments in ((str(finished_run(tmp_path / "run")),), (NAME, "--repo", REPO)):
+        assert run("publish", *arguments) == 2
+    assert run("report", "cards") == 2
+    assert run("publish", NAME, "--repo", REPO, "--dry-run") == 0
+    assert load_release(NAME) == entry
+    assert not hub_server.repos
+
+
+def test_what_is_too_large_for_the_project_is_published_from_the_cache(
+    entry: Release, hub_server: HubServer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(project / "zoo" / "checkpoints" / NAME)
+    monkeypatch.setattr(store, "LARGEST_EMBEDDED_BYTES", 100)
+    assert run("publish", str(finished_run(tmp_path / "run")), "--repo", REPO) == 0
+    assert store.available(NAME) in ("cache", "hub")
+    assert not (project / "zoo" / "checkpoints" / NAME).exists()
+    assert b"# tiny" in hub_server.files(REPO)["README.md"]
+    assert run("download", NAME) == 0
+    assert store.available(NAME) == "cache"
+
+
+def test_servers_without_xet(
+    entry: Release, hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everybody's client is: with Xet on, which only huggingface.co speaks."""
+    code = (
+        "from tdsnn import hub; import os\n"
+        f"hub.publish(hub.Reference(repo={REPO!r}), {{'a.safetensors': os.urandom(1000)}}, message='x')"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_XET"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(hub_server.files(REPO)["a.safetensors"]) == 1000
+
+
+def test_a_release_without_accuracy_is_not_published(entry: Release, hub_server: HubServer) -> None:
+    releases.manifests.write_release(replace(entry, metrics={}))
+    assert run("publish", NAME, "--repo", REPO) == 5
