@@ -21,6 +21,7 @@ SMALL = [
     "epochs=2",
     "precision=fp32",
     "compile=false",
+    "topography.preparation=retinotopic",
 ]
 
 

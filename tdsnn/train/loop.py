@@ -92,9 +92,9 @@ class Trainer:
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             if manifest.topography.preparation == PREPARATION:
-                twin = zoo.open_model(manifest.twin, device=str(self.accelerator.device))
+                twin = zoo.open_model(manifest.twin)
                 source = {"model": manifest.twin, "weights_sha256": twin.weights_sha256}
-                self._prepare_sheets(twin.model, source)
+                self._prepare_sheets(twin.model.to(self.accelerator.device), source)
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
             self.spatial.compiled = compiled
         self.wrapped, self.optimizer = self.accelerator.prepare(

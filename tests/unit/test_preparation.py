@@ -31,7 +31,7 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> Model:
     """Stands in for the released twin, whose layers are larger than those of these tests."""
     model = network("sresnet18", width=4, timesteps=3, in_channels=1, mean=[0.286], std=[0.353])
     opened = SimpleNamespace(model=model, weights_sha256="ab" * 32)
-    monkeypatch.setattr("tdsnn.train.loop.zoo.open_model", lambda name, device: opened)
+    monkeypatch.setattr("tdsnn.train.loop.zoo.open_model", lambda name: opened)
     return model
 
 
