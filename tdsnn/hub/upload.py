@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -198,15 +200,28 @@ def _commit(api: HfApi, reference: Reference, files: Files, before: Comparison, 
             # A stream, not bytes: those the client would send by Xet, which no server but huggingface.co has.
             stream = io.BytesIO(files[change.path])
             operations.append(CommitOperationAdd(path_in_repo=change.path, path_or_fileobj=stream))
-    info = api.create_commit(
-        reference.repo,
-        operations,
-        commit_message=message,
-        revision=reference.revision,
-        # What was compared with must still be there, or somebody else's commit would be overwritten.
-        parent_commit=before.head,
-    )
+    with _silent("huggingface_hub._commit_api"):
+        info = api.create_commit(
+            reference.repo,
+            operations,
+            commit_message=message,
+            revision=reference.revision,
+            # What was compared with must still be there, or somebody else's commit would be overwritten.
+            parent_commit=before.head,
+        )
     return str(info.oid)
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep a logger from warning, here that streams do not go by Xet, which is why they are streams."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _check_received(reference: Reference, files: Files) -> None:

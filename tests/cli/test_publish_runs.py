@@ -144,6 +144,7 @@ def test_servers_without_xet(
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_XET"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "Xet" not in done.stderr
     assert len(hub_server.files(REPO)["a.safetensors"]) == 1000
 
 
