@@ -28,7 +28,7 @@ LARGEST_EMBEDDED_BYTES = 4 * 1024 * 1024
 _NEEDED = (CONFIG_FILE, WEIGHTS_FILE)
 _RESTORE = {
     "embedded": "Restore it with git checkout, or reinstall tdsnn-zoo.",
-    "folder": "Publish the entry into that folder again.",
+    "folder": "Publish the run there again: tdsnn-zoo publish RUN_DIR",
 }
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -127,14 +127,14 @@ def locate(
         _verify(release.files, folder, hint=_RESTORE[source])
         return Location(name=full, folder=folder, source=source, files=release.files)
     folder = cached(release)
-    if source == "cache" and not release.hub_repo:
-        _verify(release.files, folder, hint=f"Publish the run again: tdsnn-zoo publish RUN_DIR of {full}")
-        return Location(name=full, folder=folder, source=source, files=release.files)
     if not release.hub_repo or not release.hub_commit:
-        raise MissingError(
-            f"The weights of '{full}' are neither embedded, nor cached, nor on a Hub.",
-            hint=f"Train them: tdsnn-zoo train {full}",
-        )
+        if source is None:
+            raise MissingError(
+                f"The weights of '{full}' are neither embedded, nor cached, nor on a Hub.",
+                hint=f"Train them: tdsnn-zoo train {full}",
+            )
+        _verify(release.files, folder, hint=_RESTORE["folder"])
+        return Location(name=full, folder=folder, source=source, files=release.files)
     remote = [hub.RemoteFile.of(record) for record in release.files]
     fetched = hub.complete(
         release.hub_repo, release.hub_commit, remote, folder, force=force, progress=progress

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tdsnn.errors import IntegrityError, TdsnnError, Unreachable
 from tdsnn.files import exclusive, read_json, set_aside, sha256_of, write_atomic
+from tdsnn.hub._client import require_network
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import Reference, RemoteFile, look_up
 from tdsnn.types import FileRecord
@@ -94,6 +95,8 @@ def complete(
     """
     if not force and not _lacking(files, folder):
         return False
+    # Before anything is put aside that could not be replaced.
+    require_network(f"Model {repo}")
     with exclusive(folder):
         for file in files if force else _lacking(files, folder):
             path = folder / file.path
