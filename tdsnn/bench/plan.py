@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,10 +89,8 @@ class Plan:
 
     def load(self, indices: range) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) in [0, 1] and classes (N,) on the device."""
-        images = np.array(self.split.images[indices.start : indices.stop])
-        labels = np.array(self.split.labels[indices.start : indices.stop])
-        x = torch.from_numpy(images).to(self.device, torch.float32) / 255
-        return x, torch.from_numpy(labels).to(self.device, torch.int64)
+        images, labels = self.split.take(slice(indices.start, indices.stop))
+        return images.to(self.device), labels.to(self.device)
 
     def settings(self) -> dict[str, Any]:
         """Everything that was asked for, as JSON values."""

@@ -21,6 +21,7 @@ from tdsnn.types import About
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from tdsnn.data._cache import Cached
 
@@ -76,6 +77,14 @@ class Split:
     """Whether the digest was checked against one pinned in the dataset's file."""
     origin: str
     """File or package the samples were first read from."""
+
+    def take(self, indices: slice | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W), float in [0, 1], and classes (N,), int64, copied from disk."""
+        import numpy as np
+        import torch
+
+        images, labels = np.array(self.images[indices]), np.array(self.labels[indices])
+        return torch.from_numpy(images).float().div_(255), torch.from_numpy(labels)
 
 
 DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.files import file_error, set_aside
-from tdsnn.hub._client import endpoint, require_network, talking
+from tdsnn.hub._client import endpoint, talking
 from tdsnn.hub.repository import RemoteFile
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ def fetch_file(
         TdsnnError: the folder cannot be written, or has too little space.
     """
     what = f"'{file.path}' of model {repo}"
-    require_network(what)
     part = target.with_name(f".{target.name}.{file.key[:16]}.part")
     with file_error(part):
         part.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tdsnn import manifest as manifests
@@ -143,7 +142,7 @@ def alignment(model: Model, test: Split, manifest: Manifest) -> dict[str, dict[s
         seed=topography.sheet_seed,
     )
     for start in range(0, min(ALIGNMENT_IMAGES, len(test.labels)), _BATCH):
-        images = torch.from_numpy(np.array(test.images[start : start + _BATCH])).float().div_(255)
+        images, _ = test.take(slice(start, start + _BATCH))
         with torch.no_grad(), record(model, model.sheet_layers) as outputs:
             model(images)
         measured.update(outputs)

@@ -7,22 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import run
 from hub_server import Fault, HubServer
 from tiny import MANIFEST, NAME, measured, release_entry
 
-from tdsnn.cli.main import main
 from tdsnn.manifest import load_release, write_release
 from tdsnn.types import Release
 
 TOKEN, READ_TOKEN = "hf_write_secret", "hf_read_secret"
 REPO = "alice/tiny"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    code = caught.value.code
-    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture

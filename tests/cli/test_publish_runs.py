@@ -11,23 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import run
 from hub_server import HubServer
 from tiny import MANIFEST, NAME, measured, release_entry, tiny
 
 from tdsnn import store, zoo
-from tdsnn.cli.main import main
 from tdsnn.manifest import load_release
 from tdsnn.train import release as releases
 from tdsnn.types import Release
 
 REPO = "alice/tiny"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    code = caught.value.code
-    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run
 from hub_server import HubServer
 
 from tdsnn import paths, store
-from tdsnn.cli.main import main
 from tdsnn.data._base import load_split
 from tdsnn.errors import MissingError
 from tdsnn.kernels._library import library
@@ -19,13 +19,6 @@ from tdsnn.manifest import load_release
 
 MODELS = ("sresnet18.fashion_mnist", "tsresnet18.fashion_mnist")
 BENCH = ("bench", "tsresnet18", "--n", "16", "--eps", "1")
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    code = caught.value.code
-    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture

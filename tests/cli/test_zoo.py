@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run
 
 from tdsnn import paths
-from tdsnn.cli.main import main
 from tdsnn.files import sha256_of
 from tdsnn.manifest import write_release
 from tdsnn.types import FileRecord, Release
@@ -40,13 +40,6 @@ HEAVY = {
     *("tdsnn.models", "tdsnn.data", "tdsnn.attacks", "tdsnn.bench", "tdsnn.topography", "tdsnn.train"),
 }
 """What a command that only reads the zoo's texts has no use for."""
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    code = caught.value.code
-    return code if isinstance(code, int) else 0
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hub_client import FILES, REPO, TEXT, WEIGHTS, download, push
 from hub_server import Fault, HubServer
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import (
@@ -18,33 +19,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-REPO = "alice/net"
-TEXT = b'{"classes": 10}\n'
-WEIGHTS = bytes(range(256)) * 800
-FILES = {"config.json": TEXT, "weights/model.safetensors": WEIGHTS}
-GET_WEIGHTS = r"^GET .*model\.safetensors"
-
 
 @pytest.fixture
 def api(hub_server: HubServer) -> HfApi:
     return HfApi(endpoint=hub_server.url, token="hf_write_secret")
-
-
-def push(
-    api: HfApi,
-    files: dict[str, bytes] = FILES,
-    *,
-    revision: str = "main",
-    parent_commit: str | None = None,
-) -> str:
-    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-    return api.create_commit(
-        REPO, operations, commit_message="Add files", revision=revision, parent_commit=parent_commit
-    ).oid
-
-
-def download(name: str = "weights/model.safetensors") -> bytes:
-    return Path(hf_hub_download(REPO, name)).read_bytes()
 
 
 def test_it_starts_and_stops_quickly() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hub_client import FILES, GET_WEIGHTS, REPO, TEXT, WEIGHTS, download, push
 from hub_server import FAULTS, Fault, HubServer
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -22,33 +23,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
 
-REPO = "alice/net"
-TEXT = b'{"classes": 10}\n'
-WEIGHTS = bytes(range(256)) * 800
-FILES = {"config.json": TEXT, "weights/model.safetensors": WEIGHTS}
-GET_WEIGHTS = r"^GET .*model\.safetensors"
-
 
 @pytest.fixture
 def api(hub_server: HubServer) -> HfApi:
     return HfApi(endpoint=hub_server.url, token="hf_write_secret")
-
-
-def push(
-    api: HfApi,
-    files: dict[str, bytes] = FILES,
-    *,
-    revision: str = "main",
-    parent_commit: str | None = None,
-) -> str:
-    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-    return api.create_commit(
-        REPO, operations, commit_message="Add files", revision=revision, parent_commit=parent_commit
-    ).oid
-
-
-def download(name: str = "weights/model.safetensors") -> bytes:
-    return Path(hf_hub_download(REPO, name)).read_bytes()
 
 
 def test_wrong_bytes_pass_the_client(hub_server: HubServer) -> None:
