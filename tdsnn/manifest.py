@@ -2,8 +2,9 @@
 
 A manifest ``zoo/models/NAME.toml`` has ``summary``, ``twin`` and optionally ``default``, ``licence``,
 ``citation``, ``notes`` at the top, then the tables ``[model]`` (``architecture``, ``arguments``), ``[data]``
-(``name``), ``[topography]`` and ``[recipe]`` (fields of the records of that name in :mod:`tdsnn.types`). A
-release ``zoo/releases/NAME.json`` holds one :class:`tdsnn.types.Release`.
+(``name``), ``[topography]`` and ``[recipe]`` (fields of the records of that name in :mod:`tdsnn.types`).
+``NAME-s1``, ``NAME-s2``, ... are the same entry from other seeds; they need no file of their own. A release
+``zoo/releases/NAME.json`` holds one :class:`tdsnn.types.Release`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,6 +30,7 @@ _SCHEMA = 1
 _COMMAND = "tdsnn-zoo list"
 _TOP_LEVEL = ("summary", "default", "twin", "licence", "citation", "notes")
 _TABLES = ("model", "data", "topography", "recipe")
+_SEEDED = re.compile(r"(?P<entry>.+)-s(?P<seed>[1-9]\d{0,5})")
 _PATH = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")
 _LONGEST_PATH = 200
 _RELEASE_KEYS = {"schema", "name", "files", "hub", "metrics", "provenance"}
@@ -38,31 +40,50 @@ Record = TypeVar("Record", Topography, Recipe)
 
 
 def list_models() -> tuple[str, ...]:
-    """Sorted full names of all zoo entries."""
-    found = {path.stem for zoo in paths.zoo_folders() for path in (zoo / "models").glob("*.toml")}
-    return tuple(sorted(found))
+    """Sorted full names of all zoo entries, and of their other seeds that were released."""
+    written = set(_written())
+    released = {path.stem for zoo in paths.zoo_folders() for path in (zoo / "releases").glob("*.json")}
+    seeds = {name for name in released - written if entry_and_seed(name)[0] in written}
+    return tuple(sorted(written | seeds))
+
+
+def entry_and_seed(name: str) -> tuple[str, int]:
+    """``("sresnet18.cifar10", 2)`` of ``sresnet18.cifar10-s2``; the entry itself has seed 0."""
+    found = _SEEDED.fullmatch(name)
+    return (found["entry"], int(found["seed"])) if found else (name, 0)
+
+
+def seeded(name: str, seed: int) -> str:
+    """Full name of an entry's other seed, the inverse of :func:`entry_and_seed`."""
+    return f"{name}-s{seed}" if seed else name
 
 
 def home(name: str) -> Path:
     """The zoo folder that the entry with this full name belongs to: the first that has its manifest."""
-    folders = paths.zoo_folders()
-    return next((zoo for zoo in folders if (zoo / "models" / f"{name}.toml").is_file()), folders[-1])
+    return manifest_path(name).parents[1]
 
 
 def manifest_path(name: str) -> Path:
-    """Where the manifest of the entry with this full name is."""
-    return home(name) / "models" / f"{name}.toml"
+    """Where the manifest of the entry with this full name is; its other seeds share it."""
+    folders = paths.zoo_folders()
+    # A file of its own wins, for a seed that must differ in more than that.
+    files = [zoo / "models" / f"{one}.toml" for one in (name, entry_and_seed(name)[0]) for zoo in folders]
+    return next((path for path in files if path.is_file()), folders[-1] / "models" / f"{name}.toml")
 
 
 def resolve(name: str) -> Manifest:
-    """Manifest of a full name (``tsresnet18.cifar10``) or of a bare name's default variant (``tsresnet18``).
+    """Manifest of a full name (``tsresnet18.cifar10``), of another seed (``tsresnet18.cifar10-s1``), or
+    of a bare name's default variant (``tsresnet18``).
 
     Raises:
         UsageError: unknown name, no single default variant, or a manifest that breaks the schema.
     """
-    names = list_models()
+    names = _written()
     if name in names:
         return _read(name)
+    entry, seed = entry_and_seed(name)
+    if seed and entry in names:
+        return _reseeded(_read(entry), seed)
     variants = [full for full in names if full.partition(".")[0] == name]
     if not variants:
         bare = {full.partition(".")[0] for full in names}
@@ -158,6 +179,24 @@ def write_release(release: Release) -> Path:
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomic(path, text.encode())
     return path
+
+
+def _written() -> list[str]:
+    found = {path.stem for zoo in paths.zoo_folders() for path in (zoo / "models").glob("*.toml")}
+    return sorted(found)
+
+
+def _reseeded(manifest: Manifest, seed: int) -> Manifest:
+    """Weights, order of the images and sheets are drawn anew; the twin is the one of the same seed."""
+    topography, recipe = manifest.topography, manifest.recipe
+    return replace(
+        manifest,
+        name=seeded(manifest.name, seed),
+        default=False,
+        twin=seeded(manifest.twin, seed),
+        topography=replace(topography, sheet_seed=topography.sheet_seed + seed),
+        recipe=replace(recipe, seed=recipe.seed + seed),
+    )
 
 
 def _read(name: str) -> Manifest:

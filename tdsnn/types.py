@@ -53,8 +53,10 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 128
     optimizer: str = "adamw"
-    """``adamw`` or ``sgd`` (Nesterov momentum 0.9)."""
+    """``adamw``, ``sgd`` (Nesterov momentum 0.9), or ``muon`` (convolutions) with ``adamw`` for the rest."""
     lr: float = 2e-3
+    matrix_lr: float = 0.06
+    """Step of ``muon``'s convolutions as a fraction of the weight's norm; the others have ``lr``."""
     weight_decay: float = 0.05
     """Applied to weights of rank 2 and more only."""
     warmup_epochs: float = 1.0
@@ -68,6 +70,9 @@ class Recipe:
     """Largest gradient norm; 0 turns clipping off."""
     precision: str = "bf16"
     """``bf16`` (autocast) or ``fp32``."""
+    weight_format: str = "fp32"
+    """``fp16`` rounds the final matrices and kernels to half precision, before statistics are settled and
+    anything is measured, so that the checkpoint of half the size is exactly the network that was measured."""
     compile: bool = False
     """Run the training step through the compiled operators."""
     augmentation: tuple[str, ...] = ()

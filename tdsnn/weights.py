@@ -1,9 +1,10 @@
 """Checkpoints on disk: a folder with ``config.json`` and ``model.safetensors``, as in a Hub repository.
 
 The safetensors file holds the model's tensors under ``model.<key>`` and the positions of each cortical
-sheet under ``sheets.<layer>.positions`` (units, 2) float32 mm. ``config.json`` says how to rebuild the model
-and pins the size and SHA-256 of the safetensors file, so that damage shows even without a release. Nothing is
-ever unpickled.
+sheet under ``sheets.<layer>.positions`` (units, 2) float32 mm. A matrix or kernel whose values are numbers of
+half precision is stored as such and read back as float32: the same values in half the space.
+``config.json`` says how to rebuild the model and pins the size and SHA-256 of the safetensors file, so that
+damage shows even without a release. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    tensors = {_MODEL + key: value for key, value in state.items()}
+    tensors = {_MODEL + key: _shortened(value) for key, value in state.items()}
     tensors |= {f"{_SHEETS}{layer}{_POSITIONS}": value for layer, value in positions.items()}
     # clone(): safetensors refuses tensors that share memory, as tied or expanded weights do.
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -77,6 +78,12 @@ def save_checkpoint(
     document = {"schema": _SCHEMA, **asdict(config), "weights": pinned}
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomic(folder / CONFIG_FILE, text.encode())
+
+
+def _shortened(value: Tensor) -> Tensor:
+    """A float32 matrix or kernel in half precision, if that changes nothing."""
+    short = value.half() if value.ndim > 1 and value.dtype.is_floating_point else value
+    return short if bool((short == value).all()) else value
 
 
 def verify_checkpoint(folder: Path) -> CheckpointConfig:
@@ -96,6 +103,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         IntegrityError: a file is missing, truncated or altered, or breaks the schema above.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -107,7 +115,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     state, positions = {}, {}
     for key, value in tensors.items():
         if key.startswith(_MODEL):
-            state[key.removeprefix(_MODEL)] = value
+            state[key.removeprefix(_MODEL)] = value.float() if value.dtype == torch.float16 else value
         elif key.startswith(_SHEETS) and key.endswith(_POSITIONS):
             positions[key.removeprefix(_SHEETS).removesuffix(_POSITIONS)] = value
         else:

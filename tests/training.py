@@ -58,4 +58,4 @@ def small(*changes: str, name: str = "tsresnet18") -> Manifest:
 
 def trainer(manifest: Manifest, folder: Path, split: Split) -> Trainer:
     folder.mkdir(exist_ok=True)
-    return Trainer(manifest, folder=folder, train=split, monitor=split, device=torch.device("cpu"))
+    return Trainer(manifest, folder=folder, train=split, held_out=split, device=torch.device("cpu"))

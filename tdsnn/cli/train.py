@@ -33,9 +33,17 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME.")] = None,
+    auxiliary: Annotated[
+        str | None,
+        typer.Option(
+            "--sheets-from",
+            metavar="NAME|DIR",
+            help="Whose responses arrange pre-optimised sheets; default the twin in the zoo.",
+        ),
+    ] = None,
     as_json: _output.JsonFlag = False,
 ) -> None:
-    """Train a zoo entry; state is saved after every epoch and on Ctrl-C."""
+    """Train a zoo entry; its state survives Ctrl-C, SIGTERM and any kill."""
     from tdsnn.train.session import train
 
     changed = list(settings or [])
@@ -50,13 +58,16 @@ def command(
         run_dir=run_dir,
         watcher=watcher,
         note=_output.note,
+        auxiliary=auxiliary,
     )
     if outcome is None:
         return
     if as_json:
         _output.emit_json(outcome)
     else:
-        _output.console().print(f"Trained {name}: {outcome['monitor_accuracy']:.2%} on the test images.")
+        _output.console().print(
+            f"Trained {name}: {outcome['held_out_accuracy']:.2%} of the {outcome['n']:,} held-out images."
+        )
         _output.console().print(f"Checkpoint: {outcome['checkpoint']}", markup=False)
 
 
@@ -93,7 +104,7 @@ def describe(line: dict[str, Any]) -> str:
         ("spatial", "spatial", ".3f"),
         ("masked", "silent pairs", ".1%"),
         ("accuracy", "train", ".2%"),
-        ("monitor_accuracy", "test", ".2%"),
+        ("held_out_accuracy", "held out", ".2%"),
         ("images_per_second", "images/s", ".0f"),
     ):
         if key in line:

@@ -8,12 +8,12 @@ ordered list of sources. A split is decoded once, checked against its pinned dig
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdsnn.data._sources import HubRepo, Progress, RawSplit, Source
-from tdsnn.errors import IntegrityError, MissingError
+from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.paths import cache_dir
 from tdsnn.registry import Registry, suggest
 from tdsnn.types import About
@@ -47,6 +47,8 @@ class Dataset:
     """(C, H, W) of every image."""
     classes: tuple[str, ...]
     splits: Mapping[str, SplitInfo]
+    held_out: SplitInfo | None = None
+    """The training images that no network learns from, see :func:`load_training`; None: it has none."""
     sources: tuple[Source, ...]
     """In the order they are asked; the network last, so that a machine without it answers at once."""
     licence: str
@@ -86,6 +88,14 @@ class Split:
         images, labels = np.array(self.images[indices]), np.array(self.labels[indices])
         return torch.from_numpy(images).float().div_(255), torch.from_numpy(labels)
 
+    def select(self, indices: NDArray[np.int64], *, name: str) -> Split:
+        """Rows in ascending order as a split in memory; ``name`` says in ``origin`` what they are."""
+        from tdsnn.data import _cache
+
+        images, labels = self.images[indices], self.labels[indices]
+        _, digest = _cache.canonical_order(images, labels)
+        return replace(self, images=images, labels=labels, digest=digest, origin=f"{name} of {self.origin}")
+
 
 DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")
 
@@ -105,6 +115,36 @@ def load_split(name: str, split: str, *, progress: Progress = lambda done, total
         TdsnnError: the cache cannot be written.
     """
     return _as_split(name, split, _open(name, split, progress=progress, full=False))
+
+
+def load_training(name: str, *, progress: Progress = lambda done, total: None) -> tuple[Split, Split]:
+    """The training images in two parts: those to learn from, and those held out for every choice.
+
+    Rows are drawn by numpy's frozen MT19937 stream under seed 0, from the canonical order, so they are the
+    same images on every machine; the digest of the held-out ones is pinned.
+
+    Raises:
+        UsageError: the dataset has no held-out images.
+        MissingError, IntegrityError: as :func:`load_split`; also for held-out rows of another content.
+    """
+    import numpy as np
+
+    info = DATASETS.load(name).held_out
+    if info is None:
+        raise UsageError(
+            f"{name} holds no training images out, so nothing can be trained on it.",
+            hint="Choose another dataset: tdsnn-zoo data list",
+        )
+    train = load_split(name, "train", progress=progress)
+    # RandomState, because numpy promises its stream for ever and default_rng's may change (NEP 19).
+    drawn = np.random.RandomState(0).permutation(len(train.labels))
+    held_out = train.select(np.sort(drawn[: info.size]), name="the held-out part")
+    if info.digest is not None and held_out.digest != info.digest:
+        raise IntegrityError(
+            f"The held-out images of {name} have content sha256 {held_out.digest}, expected {info.digest}.",
+            hint=f"Decode the training images again: tdsnn-zoo data fetch {name}",
+        )
+    return train.select(np.sort(drawn[info.size :]), name="the rest"), held_out
 
 
 def fetch_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:

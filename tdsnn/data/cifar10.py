@@ -32,6 +32,7 @@ CIFAR10 = Dataset(
             size=10_000, digest="ca6dab0fd3abb862f130b1f4abcf53085195ee001c5da0e4f96ee1b50a13c7da"
         ),
     },
+    held_out=SplitInfo(size=5_000, digest="03da876a68b7c23502a199339c393e05688d698df39609d8036ac530baab56dc"),
     sources=(
         LocalMirror(folder="cifar10", layout=_LAYOUT),
         HubRepo(repo="uoft-cs/cifar10", layout=_LAYOUT),

@@ -51,6 +51,7 @@ DIGITS = Dataset(
             size=355, digest="dde6176621954bba5e7bcfaf66e903e5e76a51d6b34c370a4ff2c8b56c88fea1"
         ),
     },
+    held_out=SplitInfo(size=144, digest="fc22317410f59cf119f5aa80bd8119f0dc00891d5ab3e40483829fa370935da7"),
     sources=(PythonPackage(package="scikit-learn", module="sklearn", reader=_read),),
     licence="CC BY 4.0",
     citation="Alpaydin and Kaynak 1998, UCI, doi:10.24432/C50P49",

@@ -34,6 +34,7 @@ FASHION_MNIST = Dataset(
             size=10_000, digest="5d8c141c11e6ff1531f3a8931e39859b10b2a9b77f28f837221e6d6391b551a9"
         ),
     },
+    held_out=SplitInfo(size=5_000, digest="7032e5aa9d34cfdcaaf517443f481e16f5e2bbde661de8b12208ffa995d1d4d4"),
     sources=(
         LocalMirror(folder="fashion_mnist", layout=_LAYOUT),
         IdxFolder(

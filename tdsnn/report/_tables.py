@@ -15,8 +15,9 @@ _ONLY_WITH = {
     "factor_w": ("loss", "topoloss"),
     "window_shape": ("loss", "stc"),
     "attempts_per_unit": ("preparation", "pre-optimised"),
+    "matrix_lr": ("optimizer", "muon"),
 }
-"""Fields of ``[topography]`` that mean something only beside another field's value."""
+"""Fields that mean something only beside another field's value, in the same table."""
 _WEIGHTS_FILE = "model.safetensors"
 _LABELS = {"clean_accuracy": "accuracy without attack", "parameters": "parameters"}
 _LOGGED = {
@@ -27,8 +28,9 @@ _LOGGED = {
     "masked": ("pairs of units left out because one was silent", ".1%"),
     "accuracy": ("accuracy on training images", ".2%"),
     "monitor_accuracy": ("accuracy on some test images", ".2%"),
+    "held_out_accuracy": ("accuracy on held-out images", ".2%"),
 }
-_NOT_SHOWN = {"epoch", "step", "lr", "images_per_second", "seconds_left"}
+_NOT_SHOWN = {"epoch", "step", "lr", "images_per_second", "seconds_left", "cpu_seconds"}
 """Where an epoch was and how fast this machine was; the rest of its line says how it went."""
 
 
@@ -163,13 +165,12 @@ def _is_weights(file: FileRecord) -> bool:
 
 
 def _settings(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    for key, value in _flat(asdict(manifest.recipe)):
-        yield f"recipe.{key}", setting(value)
-    topography = asdict(manifest.topography)
-    for key, value in _flat(topography):
-        field, needed = _ONLY_WITH.get(key, (key, value))
-        if topography.get(field, value) == needed:
-            yield f"topography.{key}", setting(value)
+    for title, record in (("recipe", manifest.recipe), ("topography", manifest.topography)):
+        values = asdict(record)
+        for key, value in _flat(values):
+            field, needed = _ONLY_WITH.get(key, (key, value))
+            if values.get(field, value) == needed:
+                yield f"{title}.{key}", setting(value)
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

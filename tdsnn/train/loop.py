@@ -1,10 +1,11 @@
-"""The training loop: one readable pass over epochs and steps, saved after each epoch and on Ctrl-C."""
+"""The training loop: one readable pass over epochs and steps, whose state survives a kill at any moment."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,27 +13,30 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tdsnn import zoo
-from tdsnn.data._augment import augment
 from tdsnn.data._base import Split
+from tdsnn.errors import GateError
+from tdsnn.files import file_error
 from tdsnn.models._base import Model
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.topography.responses import record
 from tdsnn.train._draws import batches, generator
+from tdsnn.train.finish import round_weights, settle_statistics
+from tdsnn.train.images import accuracy, prepare
 from tdsnn.train.optim import Average, build_optimizer, set_lr
 from tdsnn.train.preparation import fresh_model, prepare_sheets
-from tdsnn.train.state import load_state, save_state
+from tdsnn.train.state import keep_lines, load_state, save_state
+from tdsnn.train.stopping import Stop
 from tdsnn.types import Manifest
 
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint"
-_EVALUATION_BATCH = 250
-_MONITOR_IMAGES = 2_000
-"""Test images looked at after each epoch; nothing is chosen by them."""
+_SAVE_EVERY_S = 180.0
+"""What a kill may cost, in seconds of training; a state is written in less than one."""
 
 
 class Watcher(Protocol):
@@ -51,21 +55,34 @@ class Position:
 
 
 class _Meter:
-    """Sums of what an epoch's steps reported since it began or was resumed, and the first one's shares."""
+    """Sums of what an epoch's steps reported, its first step's shares, and the pace since it was (re)started.
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.steps = 0
-        self.sums: dict[str, float] = {}
-        self.shares: dict[str, float] = {}
+    Args:
+        stored: what :meth:`stored` gave, to go on from there.
+    """
 
-    def add(self, parts: dict[str, Tensor]) -> None:
+    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
+        kept = stored or {"steps": 0, "sums": {}, "shares": {}}
+        self.steps: int = kept["steps"]
+        self.sums: dict[str, float] = dict(kept["sums"])
+        self.shares: dict[str, float] = dict(kept["shares"])
+        self._started, self._before = time.perf_counter(), self.steps
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
         self.steps += 1
         for key, value in parts.items():
             self.sums[key] = self.sums.get(key, 0.0) + float(value)
 
+    def stored(self) -> dict[str, Any]:
+        return {"steps": self.steps, "sums": self.sums, "shares": self.shares}
+
     def means(self) -> dict[str, float]:
         return {key: total / self.steps for key, total in self.sums.items()}
+
+    def pace(self) -> float | None:
+        """Seconds a step since the start; None before the first one."""
+        done = self.steps - self._before
+        return (time.perf_counter() - self._started) / done if done else None
 
 
 class Trainer:
@@ -74,17 +91,30 @@ class Trainer:
     Args:
         manifest: model, data, topography and recipe.
         folder: where state, log and checkpoint go.
-        train, monitor: splits to learn from and to measure after each epoch.
+        train, held_out: images to learn from, and to measure after each epoch.
         device: ``cpu`` or ``cuda``; processes and their devices come from ``accelerate``.
+        auxiliary: checkpoint whose responses put the units of pre-optimised sheets into place before a
+            topographic training: a zoo entry or a folder, by default the twin in the zoo.
+        stop: what to ask before a step may be torn apart; without it Ctrl-C does.
     """
 
     def __init__(
-        self, manifest: Manifest, *, folder: Path, train: Split, monitor: Split, device: torch.device
+        self,
+        manifest: Manifest,
+        *,
+        folder: Path,
+        train: Split,
+        held_out: Split,
+        device: torch.device,
+        auxiliary: str | Path | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        self.manifest, self.folder, self.train, self.monitor = manifest, folder, train, monitor
+        self.manifest, self.folder, self.train, self.held_out = manifest, folder, train, held_out
+        self.stop = stop or Stop()
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.position = Position()
         self.meter = _Meter()
+        self._cpu_before = -time.process_time()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
         on_cpu = self.accelerator.device.type == "cpu"
@@ -92,7 +122,7 @@ class Trainer:
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             if manifest.topography.preparation == PREPARATION:
-                twin = zoo.open_model(manifest.twin)
+                twin = zoo.open_model(auxiliary or manifest.twin)
                 source = {"model": manifest.twin, "weights_sha256": twin.weights_sha256}
                 self._prepare_sheets(twin.model.to(self.accelerator.device), source)
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
@@ -108,23 +138,36 @@ class Trainer:
         """Full batches in one epoch."""
         return len(self.train.labels) // self.manifest.recipe.batch_size
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Time that all threads of this process have computed for the run, also before it was resumed."""
+        return self._cpu_before + time.process_time()
+
     def resume(self) -> None:
         """Continue exactly where the last saved state left off."""
         state = load_state(self.folder)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
+        self.meter = _Meter(state["meter"])
+        self._cpu_before = state["cpu_seconds"] - time.process_time()
         if self.average is not None:
             device = self.accelerator.device
             self.average.values = {key: value.to(device) for key, value in state["average"].items()}
             self.average.steps = state["average_steps"]
+        if self.accelerator.is_main_process:
+            # A line is written before the state that follows it.
+            keep_lines(self.folder / LOG, self.position.epoch)
 
     def run(self, watcher: Watcher, *, stop_after: int | None = None) -> None:
         """Train to the recipe's last epoch, or for ``stop_after`` steps of this call.
 
-        A ``KeyboardInterrupt`` saves the state before it goes on.
+        A ``KeyboardInterrupt`` saves the state before it goes on; so does time, every three minutes.
+
+        Raises:
+            GateError: a loss is not finite; the last saved state stays as it is.
         """
-        done = 0
+        done, saved = 0, time.monotonic()
         try:
             while self.position.epoch < self.manifest.recipe.epochs:
                 for line in self._epoch():
@@ -133,7 +176,11 @@ class Trainer:
                     if done == stop_after:
                         self.save()
                         return
+                    if time.monotonic() - saved > _SAVE_EVERY_S:
+                        self.save()
+                        saved = time.monotonic()
                 self._close_epoch(watcher)
+                saved = time.monotonic()
         except KeyboardInterrupt:
             self.save()
             raise
@@ -163,32 +210,20 @@ class Trainer:
         """Turn the model into the one to publish: averaged weights, settled statistics, eval mode."""
         if self.average is not None:
             self.model.load_state_dict(self.average.values)
-        if self.manifest.recipe.bn_batches:
-            self._settle_statistics()
+        recipe = self.manifest.recipe
+        if recipe.weight_format == "fp16":
+            round_weights(self.model)
+        if recipe.bn_batches:
+            plan = batches(
+                recipe.seed, recipe.epochs, samples=len(self.train.labels), batch_size=recipe.batch_size
+            )
+            draws = (generator(recipe.seed, "augment", recipe.epochs, step, 0) for step in range(len(plan)))
+            chosen = zip(plan[: recipe.bn_batches], draws, strict=False)
+            settle_statistics(self.model, (self._batch(rows.numpy(), draw)[0] for rows, draw in chosen))
         self.model.eval()
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
         if self.manifest.topography.preparation == PREPARATION and not self.manifest.topographic:
             self._prepare_sheets(self.model, {"model": self.manifest.name})
-
-    @torch.no_grad()
-    def _settle_statistics(self) -> None:
-        """Mean statistics over many training batches; running ones hang on the last ten or so, and the flips
-        of neurons near their threshold make that felt. In full precision, as at inference."""
-        recipe = self.manifest.recipe
-        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # PyTorch's word for a plain mean
-        plan = batches(
-            recipe.seed, recipe.epochs, samples=len(self.train.labels), batch_size=recipe.batch_size
-        )
-        self.model.train()
-        for step, chosen in enumerate(plan[: recipe.bn_batches]):
-            draws = generator(recipe.seed, "augment", recipe.epochs, step, 0)
-            self.model(self._batch(chosen.numpy(), draws)[0])
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
     def save(self) -> None:
         """Write the state; only the main process does."""
@@ -198,6 +233,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "position": vars(self.position),
+            "meter": self.meter.stored(),
+            "cpu_seconds": self.cpu_seconds,
         }
         if self.average is not None:
             state |= {"average": self.average.values, "average_steps": self.average.steps}
@@ -210,10 +247,12 @@ class Trainer:
         plan = batches(
             recipe.seed, self.position.epoch, samples=len(self.train.labels), batch_size=recipe.batch_size
         )
-        self.meter = _Meter()
+        if not self.position.step:
+            self.meter = _Meter()
         for step in range(self.position.step, len(plan)):
-            parts = self._step(plan[step], epoch=self.position.epoch, step=step)
-            self.position.step = step + 1
+            with self.stop.whole():
+                parts = self._step(plan[step], epoch=self.position.epoch, step=step)
+                self.position.step = step + 1
             self.meter.add(parts)
             yield self._line()
 
@@ -238,6 +277,12 @@ class Trainer:
                     terms = {"task": loss, **spatial.terms}
                     self.meter.shares = gradient_shares(terms, self.model.parameters())
                 loss = loss + ramp * spatial.total
+        if not math.isfinite(loss.item()):
+            found = ", ".join(f"{name} {float(value):.3g}" for name, value in parts.items())
+            raise GateError(
+                f"The loss of epoch {epoch + 1}, step {step + 1} is not finite ({found}); the run ended.",
+                hint="Start anew with a smaller rate, e.g. --set lr=1e-3, and another --run-dir.",
+            )
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         if recipe.clip_norm:
@@ -254,53 +299,29 @@ class Trainer:
         return x, torch.from_numpy(self.train.labels[indices]).to(device)
 
     def _line(self) -> dict[str, Any]:
-        line = {"epoch": self.position.epoch, "step": self.position.step}
-        if not self.meter.steps:  # resumed at the very end of an epoch
-            return line
-        pace = (time.perf_counter() - self.meter.started) / self.meter.steps
-        left = (self.manifest.recipe.epochs - self.position.epoch) * self.steps_per_epoch - self.position.step
-        return {
-            **line,
+        line = {
+            "epoch": self.position.epoch,
+            "step": self.position.step,
             **self.meter.means(),
             **({"gradient_shares": self.meter.shares} if self.meter.shares else {}),
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": self.manifest.recipe.batch_size / pace,
-            "seconds_left": left * pace,
+            "lr": self.optimizer.param_groups[-1]["lr"],
+            "cpu_seconds": round(self.cpu_seconds, 1),
         }
+        pace = self.meter.pace()
+        if pace is not None:
+            epochs_left = self.manifest.recipe.epochs - self.position.epoch
+            left = epochs_left * self.steps_per_epoch - self.position.step
+            line["images_per_second"] = self.manifest.recipe.batch_size / pace
+            line["seconds_left"] = left * pace
+        return line
 
     def _close_epoch(self, watcher: Watcher) -> None:
         line = self._line()
-        line["monitor_accuracy"] = accuracy(
-            self.model, self.monitor, device=self.accelerator.device, limit=_MONITOR_IMAGES
-        )
+        line["held_out_accuracy"] = accuracy(self.model, self.held_out, device=self.accelerator.device)
+        if self.accelerator.is_main_process:
+            with file_error(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
         self.position = Position(epoch=self.position.epoch + 1)
         self.save()
         if self.accelerator.is_main_process:
-            with (self.folder / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
             watcher.epoch(line)
-
-
-def prepare(
-    images: Tensor, augmentation: Sequence[str], *, generator: torch.Generator, device: torch.device
-) -> Tensor:
-    """Augmented images (N, C, H, W) in [0, 1], channels last, on the device, from uint8 ones."""
-    x = augment(images, augmentation, generator=generator).to(device, non_blocking=True)
-    return x.float().div_(255).contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def accuracy(model: Model, split: Split, *, device: torch.device, limit: int | None = None) -> float:
-    """Fraction of a split's (first ``limit``) images classified correctly; the model's mode is kept."""
-    training = model.training
-    model.eval()
-    correct = 0
-    count = min(limit or len(split.labels), len(split.labels))
-    for start in range(0, count, _EVALUATION_BATCH):
-        part = slice(start, min(start + _EVALUATION_BATCH, count))
-        images = torch.from_numpy(np.array(split.images[part]))
-        labels = torch.from_numpy(np.array(split.labels[part])).to(device)
-        x = prepare(images, (), generator=torch.Generator(), device=device)
-        correct += int((model(x).argmax(1) == labels).sum())
-    model.train(training)
-    return correct / count

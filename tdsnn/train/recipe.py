@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from tdsnn.errors import UsageError
@@ -17,6 +17,7 @@ _RANGES = {
     "epochs": (1, 100_000),
     "batch_size": (1, 65_536),
     "lr": (1e-8, 100.0),
+    "matrix_lr": (1e-8, 1.0),
     "weight_decay": (0.0, 10.0),
     "warmup_epochs": (0.0, 100_000),
     "label_smoothing": (0.0, 0.99),
@@ -33,8 +34,9 @@ _RANGES = {
     "factor_w": (1.0, 1_000.0),
 }
 _CHOICES = {
-    "optimizer": ("adamw", "sgd"),
+    "optimizer": ("adamw", "sgd", "muon"),
     "precision": ("bf16", "fp32"),
+    "weight_format": ("fp32", "fp16"),
     "window_shape": ("flat", "triangular"),
     "form": ("relative", "absolute"),
     "preparation": ("retinotopic", "pre-optimised"),
@@ -56,10 +58,9 @@ def override(manifest: Manifest, settings: Sequence[str]) -> Manifest:
         key, separator, text = setting.partition("=")
         if not separator:
             raise UsageError(f"'{setting}' is not of the form key=value.", hint="Example: --set lr=1e-3")
-        section, _, field = key.rpartition(".")
+        section, _, field = key.partition(".") if "." in key else ("", "", key)
         if section == "model":
-            _known(field, arguments, "model argument")
-            arguments[field] = _value(text)
+            arguments = _nested(arguments, field.split("."), _value(text))
         elif section == "topography":
             topography = _set(topography, field, _value(text))
         elif section in ("", "recipe"):
@@ -78,6 +79,13 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _nested(table: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of nested ``table`` with one known entry changed: ``neuron.tau`` of a model's arguments."""
+    first, *rest = path
+    _known(first, dict(table), "model argument")
+    return {**table, first: _nested(table[first], rest, value) if rest else value}
 
 
 def _set(record: Record, field: str, value: Any) -> Record:

@@ -70,6 +70,13 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     write_atomic(folder / STATE, buffer.getvalue())
 
 
+def keep_lines(path: Path, count: int) -> None:
+    """Cut a log down to its first ``count`` lines; what follows belongs to steps that are done again."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    if len(lines) > count:
+        write_atomic(path, b"".join(lines[:count]))
+
+
 def load_state(folder: Path) -> dict[str, Any]:
     """The last saved state.
 

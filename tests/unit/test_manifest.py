@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,34 @@ def test_names(project: Path) -> None:
     assert list_models() == ("net.digits", "net.digits-s1")
     assert resolve("net").name == "net.digits"
     assert resolve("net.digits-s1").name == "net.digits-s1"
+
+
+def test_other_seeds_need_no_file(project: Path) -> None:
+    add(project, "net.digits", GOOD.replace('twin = "net.digits"', 'twin = "plain.digits"'))
+    add(project, "plain.digits", GOOD.replace("default = true", ""))
+    base, other = resolve("net.digits"), resolve("net.digits-s12")
+    assert (other.name, other.default) == ("net.digits-s12", False)
+    assert other.twin == f"{base.twin}-s12"
+    assert other.recipe.seed == base.recipe.seed + 12
+    assert other.topography.sheet_seed == base.topography.sheet_seed + 12
+    assert (
+        replace(
+            other,
+            name=base.name,
+            default=True,
+            twin=base.twin,
+            recipe=base.recipe,
+            topography=base.topography,
+        )
+        == base
+    )
+    assert list_models() == ("net.digits", "plain.digits"), "only what was released is listed"
+    write_release(replace(RELEASE, name="net.digits-s12"))
+    assert list_models() == ("net.digits", "net.digits-s12", "plain.digits")
+    assert load_release("net.digits-s12") is not None
+    for wrong in ("net.digits-s0", "net.digits-s01", "net.other-s1", "net-s1"):
+        with pytest.raises(UsageError, match="no model called"):
+            resolve(wrong)
 
 
 def test_unknown_name_suggests(project: Path) -> None:

@@ -106,9 +106,12 @@ def test_batches_cover_the_epoch_once_and_differ_between_epochs() -> None:
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     recipe = Recipe(lr=1.0, epochs=10, warmup_epochs=2.0)
     optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe)
-    rates = [set_lr(optimizer, recipe, epoch) for epoch in (0, 1, 2, 6, 10)]
+    rates = []
+    for epoch in (0, 1, 2, 6, 10):
+        set_lr(optimizer, recipe, epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
     assert rates == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
-    assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
 
 
 def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Split) -> None:
