@@ -16,7 +16,7 @@ LAYERS = (
     {"paths", "registry", "runtime", "files"},
     {"manifest", "hub", "weights", "results", "stats", "store", "topography", "kernels"},
     {"models", "data", "attacks", "metrics"},
-    {"zoo", "inference", "bench", "maps", "train", "publish", "export", "report"},
+    {"zoo", "inference", "bench", "maps", "train", "publish", "export", "report", "sweep"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

@@ -1,0 +1,211 @@
+"""Who works on a sweep: processes of this machine, or jobs of a Slurm cluster.
+
+A worker takes the next run that nobody has, starts a process for it (:mod:`tdsnn.sweep.job`), and repeats
+that until nothing is left to do. Any number of workers on any number of machines may share a folder: what
+keeps them apart is each folder's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tdsnn.errors import Interrupted, MissingError, UsageError
+from tdsnn.sweep.job import BUSY, say
+from tdsnn.sweep.plan import Run, Sweep
+from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
+
+LOG = "job.log"
+"""In a run's folder: what its process printed."""
+_PAUSE_SECONDS = 2.0
+_STOP_SECONDS = 120.0
+"""A process that was asked to stop saves its state; a step of a large model may take a while."""
+
+Note = Callable[[str], None]
+
+
+class Worker:
+    """Works on a sweep until nothing is left that it could do.
+
+    Args:
+        threads: of each training; 0 leaves the choice to PyTorch.
+        note: told of each run that begins and ends.
+    """
+
+    def __init__(self, sweep: Sweep, *, threads: int = 0, note: Note = lambda text: None) -> None:
+        self.sweep, self.threads, self.note = sweep, threads, note
+        self._stopped = threading.Event()
+        self._taken: set[str] = set()
+        self._choosing = threading.Lock()
+
+    def __call__(self) -> None:
+        while not self._stopped.is_set():
+            run, unfinished = self._next()
+            if run is not None:
+                self._train(run)
+            elif unfinished:
+                # Somebody else trains a twin that others wait for, or may die and leave a run to us.
+                self._stopped.wait(_PAUSE_SECONDS)
+            else:
+                return
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Ask for the end; running trainings save their state first."""
+        self._stopped.set()
+
+    def _next(self) -> tuple[Run | None, bool]:
+        """A run to take, and whether there are any that are neither done nor failed nor hopeless."""
+        with self._choosing:
+            states = read_states(self.sweep.runs)
+            open_runs = [run for run in self.sweep.runs if not _ended(run, states)]
+            for run in open_runs:
+                if states[run.name].kind in ("queued", "stopped") and run.name not in self._taken:
+                    self._taken.add(run.name)
+                    return run, True
+            return None, bool(open_runs)
+
+    def _train(self, run: Run) -> None:
+        self.note(f"{run.name}: started")
+        begun = time.monotonic()
+        code = _run_job(self.sweep, run, threads=self.threads, stopped=self._stopped)
+        if code == 0:
+            self.note(f"{run.name}: done in {(time.monotonic() - begun) / 60:.1f} min")
+        elif code not in (BUSY, Interrupted.exit_code):
+            if not (run.folder / FAILED).exists():
+                write_failure(run.folder, _unexplained(run, code))
+            self.note(f"{run.name}: failed")
+        if code in (BUSY, Interrupted.exit_code):
+            with self._choosing:
+                self._taken.discard(run.name)
+
+
+def _ended(run: Run, states: Mapping[str, RunState]) -> bool:
+    if states[run.name].kind in ("done", "failed"):
+        return True
+    return bool(run.waits_for) and states[run.waits_for].kind == "failed"
+
+
+def _unexplained(run: Run, code: int) -> Failure:
+    if code < 0:
+        reason = f"Its process was killed by signal {-code} ({signal.Signals(-code).name})."
+    else:
+        reason = f"Its process ended with code {code} without a reason."
+    return Failure(sentence=reason, hint=f"See the end of {run.folder / LOG}", exit_code=code)
+
+
+def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) -> int:
+    """Exit code of the process that trains a run; it is asked to stop when ``stopped`` is set."""
+    environment = dict(os.environ)
+    if threads:
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    words = ["-m", "tdsnn.sweep.job", str(sweep.path.resolve()), str(run.folder.parent.resolve()), run.name]
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / LOG).open("a", encoding="utf-8") as log:
+        # A session of its own: Ctrl-C reaches this process only, which then asks in order.
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        while process.poll() is None and not stopped.is_set():
+            stopped.wait(0.2)
+        if process.poll() is None:
+            process.terminate()
+        try:
+            return process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+
+def run_locally(sweep: Sweep, *, jobs: int, threads: int, note: Note) -> None:
+    """Work with ``jobs`` processes at a time on this machine.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; every running training has saved its state.
+    """
+    worker = Worker(sweep, threads=threads, note=note)
+
+    def ask(*_: object) -> None:
+        worker.stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            for future in [pool.submit(worker) for _ in range(jobs)]:
+                future.result()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if worker.stopped:
+        raise Interrupted("Stopped; the state of every run was saved.", hint="Go on: the same command again")
+
+
+def submit(
+    sweep: Sweep, *, jobs: int, threads: int, options: Sequence[str], cluster: str = "slurm"
+) -> list[str]:
+    """Hand ``jobs`` workers to a cluster; they share the sweep's folder, which all nodes must see.
+
+    Args:
+        options: ``key=value`` parameters of submitit's executor, e.g. ``timeout_min=600``.
+        cluster: ``slurm``, or ``local`` for processes of this machine.
+
+    Returns:
+        Identifiers of the jobs.
+
+    Raises:
+        MissingError: the package submitit is not installed.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            "Slurm needs the package 'submitit', which is not installed.",
+            hint="Install it: pip install 'tdsnn-zoo[slurm]'",
+        ) from error
+    parent = sweep.runs[0].folder.parent
+    executor = submitit.AutoExecutor(folder=parent / "submitit", cluster=cluster)
+    executor.update_parameters(name=f"tdsnn-{sweep.name}", **_parameters(options))
+    with executor.batch():
+        submitted = [executor.submit(_work, sweep, threads) for _ in range(jobs)]
+    return [job.job_id for job in submitted]
+
+
+def _work(sweep: Sweep, threads: int) -> None:
+    """What a job of a cluster does; it is pickled, and a worker's locks could not be."""
+    run_locally(sweep, jobs=1, threads=threads, note=say)
+
+
+def _parameters(options: Sequence[str]) -> dict[str, str | int]:
+    """Parameters of submitit from ``key=value`` texts; whole numbers become numbers."""
+    found: dict[str, str | int] = {}
+    for option in options:
+        key, separator, text = option.partition("=")
+        if not separator or not key:
+            raise UsageError(
+                f"'{option}' is not of the form key=value.", hint="Example: --slurm timeout_min=600"
+            )
+        found[key] = int(text) if text.isdecimal() else text
+    return found
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def forget_failures(sweep: Sweep, *, all_kinds: bool) -> None:
+    """Let a new start try again what was killed, and with ``all_kinds`` also what failed with a sentence."""
+    for run in sweep.runs:
+        failure = read_failure(run.folder)
+        if failure is not None and (all_kinds or failure.exit_code < 0):
+            (run.folder / FAILED).unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""What becomes of finished runs: releases of the zoo, and a document of those that tried other settings.
+
+``benchmarks/results/sweeps/NAME.json``, schema 1::
+
+    schema, sweep, summary
+    runs    one record for each finished run with settings or a label of its own: entry, seed, label,
+            settings, held_out_accuracy (value, low, high, n), alignment (layer to P(r, d) and P(r_CCG, d) on the first
+            held-out images), category_smoothness (layer to value; null where the images are not on this
+            machine), cpu_seconds, weights_sha256 and environment
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdsnn import manifest as manifests
+from tdsnn import paths, zoo
+from tdsnn.data._base import load_training
+from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
+from tdsnn.files import read_json, sha256_of, write_atomic
+from tdsnn.maps.survey import survey
+from tdsnn.models._base import Model
+from tdsnn.results import accuracy_figure
+from tdsnn.sweep.plan import Run, Sweep
+from tdsnn.sweep.state import read_states
+from tdsnn.train.loop import CHECKPOINT
+from tdsnn.train.release import alignment, embed
+from tdsnn.train.session import OUTCOME
+from tdsnn.types import Release
+from tdsnn.weights import WEIGHTS_FILE
+
+_SCHEMA = 1
+_SMOOTHNESS = "category_smoothness"
+
+Note = Callable[[str], None]
+
+
+def results_path(name: str) -> Path:
+    """Where the document of a sweep is."""
+    return paths.bundled("benchmarks", "results", "sweeps", f"{name}.json")
+
+
+def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
+    """Release every finished run that is its entry unchanged, and measure the others on the held-out images.
+
+    What was released or measured before, from the same weights, is not done again. A run that cannot be
+    released does not keep the others back.
+
+    Returns:
+        ``released`` and ``measured``, names of runs done now, and ``failed``, name to sentence.
+
+    Raises:
+        UsageError: no run is finished.
+        TdsnnError: at least one could not be released; the others are.
+    """
+    states = read_states(sweep.runs)
+    finished = [run for run in sweep.runs if states[run.name].kind == "done"]
+    if not finished:
+        raise UsageError(
+            f"No run of '{sweep.path}' is finished.", hint=f"tdsnn-zoo sweep {sweep.path} --status"
+        )
+    done: dict[str, Any] = {"released": [], "measured": [], "failed": {}}
+    entries = [run for run in finished if run.manifest == manifests.resolve(run.entry) and not run.label]
+    # A topographic entry is measured beside its twin, so the twin goes first.
+    for run in sorted(entries, key=lambda run: run.manifest.topographic):
+        try:
+            if _released(run):
+                continue
+            manifests.require_writable(run.entry)
+            accuracy = embed(run.folder).metrics["clean_accuracy"]
+            note(f"{run.name}: {accuracy['value']:.2f} % of {accuracy['n']:,} test images, released")
+            done["released"].append(run.name)
+        except TdsnnError as error:
+            note(f"{run.name} was not released: {error.message}")
+            done["failed"][run.name] = error.message
+    others = [run for run in finished if run not in entries]
+    if others:
+        done["measured"] = _measure_others(sweep, others, note=note)
+    if done["failed"]:
+        raise TdsnnError(
+            f"{len(done['failed'])} of {len(entries)} finished runs were not released: "
+            f"{', '.join(done['failed'])}.",
+            hint="What is released stays; mend the cause and run the same command again.",
+        )
+    return done
+
+
+def _released(run: Run) -> bool:
+    release = manifests.load_release(run.entry)
+    return release is not None and _weights(release) == sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
+
+
+def _weights(release: Release) -> str | None:
+    return next((file.sha256 for file in release.files if file.path == WEIGHTS_FILE), None)
+
+
+def _measure_others(sweep: Sweep, runs: list[Run], *, note: Note) -> list[str]:
+    path = results_path(sweep.name)
+    known = {record["run"]: record for record in _stored(path)}
+    measured = []
+    for run in runs:
+        sha256 = sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
+        if known.get(run.name, {}).get("weights_sha256") == sha256:
+            continue
+        known[run.name] = _record(run, sha256)
+        measured.append(run.name)
+        accuracy = known[run.name]["held_out_accuracy"]["value"]
+        note(f"{run.name}: {accuracy:.2f} % of the held-out images")
+        # After each run: measuring one takes a minute.
+        document = {
+            "schema": _SCHEMA,
+            "sweep": sweep.name,
+            "summary": sweep.summary,
+            "runs": [known[name] for name in sorted(known)],
+        }
+        write_atomic(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    return measured
+
+
+def _record(run: Run, sha256: str) -> dict[str, Any]:
+    outcome = read_json(run.folder / OUTCOME)
+    _, held_out = load_training(run.manifest.dataset)
+    model = zoo.load(run.folder / CHECKPOINT, compile=True)
+    right = round(outcome["held_out_accuracy"] * outcome["n"])
+    found = alignment(model, held_out, run.manifest)
+    entry, seed = manifests.entry_and_seed(run.entry)
+    return {
+        "run": run.name,
+        "entry": entry,
+        "seed": seed,
+        "label": run.label,
+        "settings": list(run.settings),
+        "held_out_accuracy": asdict(accuracy_figure(right, outcome["n"])),
+        "alignment": {
+            part: {layer: _finite(value.mean) for layer, value in layers.items()}
+            for part, layers in found.items()
+        },
+        _SMOOTHNESS: _smoothness(model, run),
+        "cpu_seconds": outcome["cpu_seconds"],
+        "weights_sha256": sha256,
+        "environment": outcome["environment"],
+    }
+
+
+def _finite(value: float) -> float | None:
+    """Four digits, or None where too few units fire."""
+    return round(value, 4) if torch.tensor(value).isfinite() else None
+
+
+def _smoothness(model: Model, run: Run) -> dict[str, float] | None:
+    """Layer to smoothness of its category maps, silent layers left out; None without the images."""
+    images = load_training(run.manifest.dataset)[1].images
+    channels, height, width = images.shape[1:]
+    try:
+        found = survey(
+            {run.name: model}, model.sheets, shape=(channels, height, width), metrics=[_SMOOTHNESS], seed=0
+        )
+    except MissingError:
+        return None
+    return {
+        layer: round(measurements[run.name].figures["smoothness"].value, 4)
+        for layer in model.sheets
+        if run.name in (measurements := found.find(layer, _SMOOTHNESS))
+    }
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
+    try:
+        document = read_json(path)
+        if document["schema"] != _SCHEMA:
+            raise ValueError(f"it is not of schema {_SCHEMA}")
+        return list(document["runs"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"The document '{path}' is damaged: {error}.", hint=f"Restore it: git checkout '{path}'"
+        ) from error
