@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
+from tdsnn import zoo
 from tdsnn.cli.train import describe
 from tdsnn.data._base import Split
-from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
 from tdsnn.train import loop
@@ -26,6 +28,7 @@ from tdsnn.train.loop import LOG
 from tdsnn.train.optim import build_optimizer, set_lr
 from tdsnn.train.recipe import override
 from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, write_settings
+from tdsnn.train.stopping import Stop
 from tdsnn.types import Recipe
 from tdsnn.weights import read_checkpoint
 from tests.training import SMALL, Quiet, make_split, small, trainer
@@ -264,15 +267,21 @@ from tdsnn.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 real = manifest.resolve
 manifest.resolve = lambda name: replace(real(name), dataset="digits")
+from tdsnn.train import loop
+loop._SAVE_EVERY_S = SECONDS
 main(sys.argv[1:])
 """
 
 
 def start(
-    folder: Path, *extra: str, launcher: list[str] | None = None, settings: list[str] | None = None
+    folder: Path,
+    *extra: str,
+    launcher: list[str] | None = None,
+    settings: list[str] | None = None,
+    save_every: float = 180.0,
 ) -> Any:
     script = folder.parent / "train_digits.py"
-    script.write_text(WRAPPER, encoding="utf-8")
+    script.write_text(WRAPPER.replace("SECONDS", str(save_every)), encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         [*(launcher or [sys.executable]), str(script), *COMMAND, str(folder), *(settings or DIGITS), *extra],
@@ -307,6 +316,113 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)
     assert load_state(folder)["position"]["epoch"] > before["epoch"]
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert path.exists(), process.communicate()[1]
+
+
+@pytest.mark.slow
+def test_kills_in_the_first_epoch_change_nothing(tmp_path: Path) -> None:
+    """Killed before there is a state, then between saved states, then asked to end: the same checkpoint."""
+    pytest.importorskip("sklearn")
+    long = [*DIGITS[:2], "--set=epochs=2", *DIGITS[3:]]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    process = start(whole, settings=long)
+    assert process.wait(timeout=120) == 0, process.communicate()[1]
+
+    process = start(parts, settings=long)
+    wait_for(parts / SETTINGS, process)
+    process.kill()
+    process.wait()
+    process = start(parts, "--resume", settings=long, save_every=0.0)
+    wait_for(parts / STATE, process)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    position = load_state(parts)["position"]
+    assert position["step"] > 0
+    process = start(parts, "--resume", settings=long)
+    time.sleep(1.0)
+    wait_for(parts / LOG, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the state was saved" in err
+    process = start(parts, "--resume", settings=long)
+    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    ours, theirs = ((folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (parts, whole))
+    assert ours == theirs
+    logs = [
+        [json.loads(line) for line in (folder / LOG).read_text().splitlines()] for folder in (parts, whole)
+    ]
+    assert [line["epoch"] for line in logs[0]] == [0, 1]
+    for one, other in zip(*logs, strict=True):
+        assert (one["task"], one["held_out_accuracy"]) == (other["task"], other["held_out_accuracy"])
+
+
+def test_a_signal_waits_for_the_end_of_the_step() -> None:
+    done: list[str] = []
+    stop = Stop()
+
+    def once() -> None:
+        with stop.listening():
+            with stop.whole():
+                signal.raise_signal(signal.SIGTERM)
+                done.append("step")
+            done.append("never")
+
+    def twice() -> None:
+        with stop.listening(), stop.whole():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            done.append("never")
+
+    def outside() -> None:
+        with stop.listening():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("never")
+
+    for case in (once, twice, outside):
+        with pytest.raises(KeyboardInterrupt):
+            case()
+    assert done == ["step"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(small(), tmp_path, split)
+    run.run(Quiet(), stop_after=2)
+    weights = {key: value.clone() for key, value in run.model.state_dict().items() if "running" not in key}
+    real = loop.F.cross_entropy
+    monkeypatch.setattr(loop.F, "cross_entropy", lambda *given, **named: real(*given, **named) * math.nan)
+    with pytest.raises(GateError, match=r"loss of epoch 1, step 3 is not finite \(task nan") as caught:
+        run.run(Quiet())
+    assert "--set lr=" in caught.value.hint
+    after = run.model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in weights.items() if "num_batches" not in key)
+    assert load_state(tmp_path)["position"]["step"] == 2
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_half_precision_weights_are_what_is_measured(tmp_path: Path, split: Split) -> None:
+    run = trainer(small("weight_format=fp16", "epochs=1", "bn_batches=2"), tmp_path / "half", split)
+    run.run(Quiet())
+    whole = trainer(small("epochs=1", "bn_batches=2"), tmp_path / "whole", split)
+    whole.run(Quiet())
+    files = [tmp_path / name / "checkpoint" / "model.safetensors" for name in ("half", "whole")]
+    parameters = sum(p.numel() for p in run.model.parameters() if p.ndim > 1)
+    assert files[1].stat().st_size - files[0].stat().st_size == pytest.approx(2 * parameters, rel=0.02)
+    loaded = zoo.load(tmp_path / "half" / "checkpoint")
+    for key, value in run.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    settled, mean = run.model.bn1.running_mean, whole.model.bn1.running_mean
+    assert not torch.equal(settled, mean), "statistics belong to the rounded weights"
 
 
 @pytest.mark.slow
