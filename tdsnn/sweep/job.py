@@ -49,20 +49,25 @@ class _Pulse:
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._thread.join()
+        self._write(ended=True)
 
     def _beat(self) -> None:
         while True:
-            write_beat(
-                self.run.folder,
-                epoch=self.line["epoch"],
-                epochs=self.run.manifest.recipe.epochs,
-                seconds_left=self.line.get("seconds_left"),
-            )
+            self._write()
             if self._done.wait(BEAT_SECONDS):
                 return
             if os.getppid() != self._parent:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+
+    def _write(self, *, ended: bool = False) -> None:
+        write_beat(
+            self.run.folder,
+            epoch=self.line["epoch"],
+            epochs=self.run.manifest.recipe.epochs,
+            seconds_left=self.line.get("seconds_left"),
+            ended=ended,
+        )
 
 
 def say(text: str) -> None:

@@ -44,6 +44,15 @@ class Beat:
     epochs: int
     seconds_left: float | None
     """Of the training, as estimated by its pace; None before the first step."""
+    ended: bool
+    """Whether the process left of its own will."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether somebody trains; a process that was killed on another machine lives on for a minute."""
+        if self.ended or time.time() - self.time > _SILENCE_SECONDS:
+            return False
+        return self.host != socket.gethostname() or _exists(self.process)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +82,10 @@ class RunState:
         return asdict(self)
 
 
-def write_beat(folder: Path, *, epoch: int, epochs: int, seconds_left: float | None) -> None:
-    """Leave a sign of life of this process."""
+def write_beat(
+    folder: Path, *, epoch: int, epochs: int, seconds_left: float | None, ended: bool = False
+) -> None:
+    """Leave a sign of life of this process, or the last one."""
     beat = Beat(
         host=socket.gethostname(),
         process=os.getpid(),
@@ -82,6 +93,7 @@ def write_beat(folder: Path, *, epoch: int, epochs: int, seconds_left: float | N
         epoch=epoch,
         epochs=epochs,
         seconds_left=seconds_left,
+        ended=ended,
     )
     write_atomic(folder / BEAT, json.dumps(asdict(beat)).encode())
 
@@ -89,6 +101,16 @@ def write_beat(folder: Path, *, epoch: int, epochs: int, seconds_left: float | N
 def write_failure(folder: Path, failure: Failure) -> None:
     """Say why a run ended."""
     write_atomic(folder / FAILED, (json.dumps(asdict(failure), indent=2) + "\n").encode())
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_failure(folder: Path) -> Failure | None:
@@ -124,7 +146,7 @@ def read_state(run: Run, others: Mapping[str, RunState]) -> RunState:
         kind = "done"
     elif failure:
         kind = "failed"
-    elif beat and time.time() - beat.time < _SILENCE_SECONDS:
+    elif beat and beat.alive:
         kind = "running"
     elif run.waits_for and others[run.waits_for].kind != "done":
         kind = "waiting"

@@ -13,6 +13,7 @@ from tdsnn.types import Manifest, Recipe, Topography
 
 Record = TypeVar("Record", Recipe, Topography)
 
+_HINT = "What an entry has now: tdsnn-zoo info NAME"
 _RANGES = {
     "epochs": (1, 100_000),
     "batch_size": (1, 65_536),
@@ -97,7 +98,7 @@ def _set(record: Record, field: str, value: Any) -> Record:
     if wanted is tuple and isinstance(value, list):
         value = tuple(value)
     if type(value) is not wanted:
-        raise UsageError(f"{field} must be of type {wanted.__name__}, not {value!r}.")
+        raise UsageError(f"{field} must be of type {wanted.__name__}, not {value!r}.", hint=_HINT)
     return dataclasses.replace(record, **{field: value})
 
 
@@ -111,7 +112,7 @@ def _check(record: Recipe | Topography) -> None:
         value = getattr(record, entry.name)
         low, high = _RANGES.get(entry.name, (None, None))
         if low is not None and high is not None and not low <= value <= high:
-            raise UsageError(f"{entry.name} must lie in {low:g} to {high:g}, not {value}.")
+            raise UsageError(f"{entry.name} must lie in {low:g} to {high:g}, not {value}.", hint=_HINT)
         choices = _CHOICES.get(entry.name)
         if choices and value not in choices:
             raise suggest(str(value), choices, kind=entry.name, command="tdsnn-zoo train -h")

@@ -1,0 +1,165 @@
+"""The sweep command: what it shows, kills, failures, two at once, and what becomes of finished runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import run
+from sweeps import PAIR, write, zoo_folder
+
+from tdsnn.sweep.launch import submit
+from tdsnn.sweep.plan import read_sweep
+from tdsnn.sweep.state import BEAT, FAILED, read_states
+from tdsnn.train.session import OUTCOME
+from tdsnn.train.state import STATE
+
+__all__ = ["zoo_folder"]
+pytest.importorskip("sklearn")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-m", "tdsnn.cli.main", "sweep", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert path.exists(), process.communicate()
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    found = folder.glob("*/checkpoint/model.safetensors")
+    return {path.parents[1].name: path.read_bytes() for path in found}
+
+
+def status(path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    run("sweep", str(path), "--run-dir", str(folder), "--status", "--json")
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_dry_run_shows_and_starts_nothing(
+    zoo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, PAIR)
+    assert run("sweep", str(path), "--dry-run") == 0
+    out, err = capsys.readouterr()
+    assert "0 of 2 runs done" in out
+    assert "topo.digits" in out
+    assert "waiting" in out
+    assert "after plain.digits" in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--launcher", "pbs"], "no launcher called 'pbs'"),
+        (["--slurm", "timeout_min=1"], "need its launcher"),
+        (["--dry-run", "--status"], "Only one of"),
+        (["--release"], "No run of"),
+    ],
+)
+def test_options_that_do_not_fit(
+    zoo_folder: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("sweep", str(write(tmp_path, PAIR)), *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_ends_like_one_that_was_not(
+    zoo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "settings = ['epochs=3']" + PAIR)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    process = start(str(path), "--run-dir", str(whole))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "2 of 2 runs done" in out
+
+    process = start(str(path), "--run-dir", str(parts))
+    wait_for(parts / "plain.digits" / STATE, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    beat = json.loads((parts / "plain.digits" / BEAT).read_text())
+    os.kill(beat["process"], signal.SIGKILL)
+    # In a container without an init process the dead one keeps its number: an old sign of life tells too.
+    beat["time"] -= 3600
+    (parts / "plain.digits" / BEAT).write_text(json.dumps(beat))
+    left = {one["name"]: one["kind"] for one in status(path, parts, capsys)["runs"]}
+    assert left == {"plain.digits": "stopped", "topo.digits": "waiting"}
+    # Two at once share what is left.
+    both = [start(str(path), "--run-dir", str(parts)) for _ in range(2)]
+    for one in both:
+        out, err = one.communicate(timeout=240)
+        assert one.returncode == 0, err
+        assert "2 of 2 runs done" in out
+    assert weights(parts) == weights(whole)
+    assert len(weights(whole)) == 2
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_a_failure_stops_nobody(
+    zoo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PAIR + '[[runs]]\nentry = "plain.digits"\nlabel = "odd"\nsettings = ["augmentation=[\'spin\']"]\n'
+    path, folder = write(tmp_path, text), tmp_path / "some"
+    process = start(str(path), "--run-dir", str(folder), "--jobs", "2")
+    wait_for(folder / "plain.digits" / STATE, process)
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "the state of every run was saved" in err
+    process = start(str(path), "--run-dir", str(folder), "--jobs", "2")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "2 of 3 runs done" in out
+    assert "plain.digits+odd failed: There is no augmentation called 'spin'" in err
+    assert "Traceback" not in err
+    kinds = {one["name"]: one["kind"] for one in status(path, folder, capsys)["runs"]}
+    assert kinds == {"topo.digits": "done", "plain.digits": "done", "plain.digits+odd": "failed"}
+    assert (folder / "plain.digits+odd" / FAILED).exists()
+    before = (folder / "plain.digits+odd" / FAILED).stat().st_mtime_ns
+    assert run("sweep", str(path), "--run-dir", str(folder)) == 1
+    assert (folder / "plain.digits+odd" / FAILED).stat().st_mtime_ns == before, "not tried again by itself"
+    capsys.readouterr()
+    assert run("sweep", str(path), "--run-dir", str(folder), "--retry") == 1
+    assert "plain.digits+odd: started" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_jobs_of_a_cluster_share_the_work(zoo_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    sweep = read_sweep(write(tmp_path, "settings = ['epochs=1']" + PAIR), folder=tmp_path / "cluster")
+    identifiers = submit(sweep, jobs=2, threads=1, options=["timeout_min=5"], cluster="local")
+    assert len(identifiers) == 2
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        states = read_states(sweep.runs)
+        if all(state.kind == "done" for state in states.values()):
+            break
+        time.sleep(0.5)
+    assert {name: state.kind for name, state in states.items()} == dict.fromkeys(states, "done")
+    assert all((one.folder / OUTCOME).exists() for one in sweep.runs)

@@ -1,0 +1,148 @@
+"""Sweep files: what they expand to, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.sweep import state
+from tdsnn.sweep.plan import read_sweep
+from tdsnn.sweep.state import (
+    BEAT,
+    FAILED,
+    Failure,
+    read_states,
+    seconds_left,
+    write_beat,
+    write_failure,
+)
+from tdsnn.train.session import OUTCOME
+from tdsnn.train.state import write_settings
+from tests.sweeps import PAIR, write, zoo_folder
+
+__all__ = ["zoo_folder"]
+
+
+def test_entries_seeds_and_settings_become_runs(zoo_folder: Path, tmp_path: Path) -> None:
+    text = 'seeds = [0, 2]\nsettings = ["epochs=1"]\n' + PAIR
+    text += (
+        '[[runs]]\nentry = "topo.digits"\nlabel = "strong"\nseeds = [2]\nsettings = ["topography.alpha=1"]\n'
+    )
+    sweep = read_sweep(write(tmp_path, text))
+    assert sweep.summary == "A pair."
+    # One seed after the other, so that the first results are comparable.
+    assert [run.name for run in sweep.runs] == [
+        "topo.digits",
+        "plain.digits",
+        "topo.digits-s2+strong",
+        "topo.digits-s2",
+        "plain.digits-s2",
+    ]
+    strong = sweep.runs[2]
+    assert (strong.manifest.topography.alpha, strong.manifest.topography.beta) == (1.0, 0.1)
+    assert (strong.manifest.recipe.epochs, strong.manifest.recipe.seed) == (1, 2)
+    assert strong.waits_for == "plain.digits-s2"
+    assert strong.folder == tmp_path / "runs" / "pair" / strong.name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no runs"),
+        ("runs = 3", "needs a list for 'runs'"),
+        ("runs = [3]", "needs tables in runs"),
+        ("[[runs]]", "has a run without 'entry'"),
+        ("seed = [1]" + PAIR, "no key in the top level of a sweep called 'seed'. Did you mean seeds"),
+        (PAIR + "labels = 'x'", "Did you mean label"),
+        (PAIR + "label = 'a/b'", "cannot be part of a folder's name"),
+        (PAIR + "label = ''\nseeds = [-1]", "whole numbers from 0 on for 'seeds'"),
+        ("seeds = []" + PAIR, "whole numbers from 0 on for 'seeds'"),
+        ("seeds = [true]" + PAIR, "whole numbers from 0 on for 'seeds'"),
+        ("settings = [1]" + PAIR, "'settings'"),
+        ("settings = ['lr=fast']" + PAIR, "lr must be of type float"),
+        ("settings = ['epochs=0']" + PAIR, "epochs must lie in 1 to"),
+        ("settings = ['nonsense=0']" + PAIR, "no setting called 'nonsense'"),
+        (PAIR.replace("topo", "tropo"), "Did you mean topo.digits"),
+        (PAIR + PAIR.replace('summary = "A pair."', ""), "two runs called 'topo.digits'"),
+        ("summary = 3", "needs a string for 'summary'"),
+        ("[[runs", "cannot be read"),
+        ('[[runs]]\nentry = "topo.digits"', "needs the weights of its twin 'plain.digits'"),
+        (PAIR + "settings = ['epochs=1']", "needs the weights of its twin"),
+    ],
+)
+def test_bad_files_are_refused(zoo_folder: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_sweep(write(tmp_path, text))
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no sweep file"):
+        read_sweep(tmp_path / "none.toml")
+
+
+def test_a_folder_of_other_settings_is_refused(zoo_folder: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, PAIR)
+    run = read_sweep(path).runs[1]
+    run.folder.mkdir(parents=True)
+    write_settings(run.folder, run.manifest)
+    read_sweep(path)
+    with pytest.raises(UsageError, match="began with another recipe"):
+        read_sweep(write(tmp_path, "settings = ['epochs=1']" + PAIR))
+
+
+def test_states_are_read_from_the_folders(
+    zoo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = read_sweep(write(tmp_path, PAIR))
+    topo, plain = sweep.runs
+    assert (topo.waits_for, plain.waits_for) == ("plain.digits", "")
+
+    def kinds() -> list[str]:
+        return [one.kind for one in read_states(sweep.runs).values()]
+
+    assert kinds() == ["waiting", "queued"]
+    plain.folder.mkdir(parents=True)
+    write_beat(plain.folder, epoch=1, epochs=2, seconds_left=30.0)
+    assert kinds() == ["waiting", "running"]
+    assert seconds_left(sweep.runs, read_states(sweep.runs), jobs=1) is None, "nobody knows the other's pace"
+    monkeypatch.setattr(state, "time", type("Later", (), {"time": staticmethod(lambda: time.time() + 3600)}))
+    assert kinds() == ["waiting", "stopped"], "no sign of life for an hour"
+    monkeypatch.setattr(state, "time", time)
+    write_beat(plain.folder, epoch=1, epochs=2, seconds_left=30.0, ended=True)
+    assert kinds() == ["waiting", "stopped"]
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # above the largest number of a process
+    write_beat(plain.folder, epoch=1, epochs=2, seconds_left=30.0)
+    assert kinds() == ["waiting", "stopped"], "its process is gone"
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    write_beat(plain.folder, epoch=1, epochs=2, seconds_left=30.0)
+    monkeypatch.undo()
+    monkeypatch.setenv("TDSNN_ZOO", str(zoo_folder))
+    assert kinds() == ["waiting", "running"], "nothing is known of processes of other machines"
+    write_failure(plain.folder, Failure(sentence="It broke.", hint="", exit_code=1))
+    assert kinds() == ["waiting", "failed"]
+    (plain.folder / FAILED).unlink()
+    (plain.folder / OUTCOME).write_text('{"held_out_accuracy": 0.5, "cpu_seconds": 60.0}')
+    assert kinds() == ["queued", "done"]
+    (topo.folder).mkdir()
+    write_beat(topo.folder, epoch=0, epochs=2, seconds_left=90.0)
+    assert seconds_left(sweep.runs, read_states(sweep.runs), jobs=2) == pytest.approx(45.0)
+
+
+@pytest.mark.parametrize("name", [OUTCOME, FAILED, BEAT])
+@pytest.mark.parametrize("content", ["{", "[]", '{"odd": 1}', "\xff"])
+def test_damaged_files_are_named(zoo_folder: Path, tmp_path: Path, name: str, content: str) -> None:
+    sweep = read_sweep(write(tmp_path, PAIR))
+    run = sweep.runs[1]
+    run.folder.mkdir(parents=True)
+    (run.folder / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(IntegrityError) as caught:
+        read_states(sweep.runs)
+    assert str(run.folder) in caught.value.message
+    assert "rm" in caught.value.hint
