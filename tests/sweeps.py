@@ -29,7 +29,7 @@ cluster_units = 8
 clusters = 2
 [recipe]
 optimizer = "muon"
-epochs = 2
+epochs = 1
 batch_size = 64
 precision = "fp32"
 weight_format = "fp16"

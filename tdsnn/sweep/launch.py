@@ -172,8 +172,7 @@ def submit(
             "Slurm needs the package 'submitit', which is not installed.",
             hint="Install it: pip install 'tdsnn-zoo[slurm]'",
         ) from error
-    parent = sweep.runs[0].folder.parent
-    executor = submitit.AutoExecutor(folder=parent / "submitit", cluster=cluster)
+    executor = submitit.AutoExecutor(folder=sweep.folder / "submitit", cluster=cluster)
     executor.update_parameters(name=f"tdsnn-{sweep.name}", **_parameters(options))
     with executor.batch():
         submitted = [executor.submit(_work, sweep, threads) for _ in range(jobs)]

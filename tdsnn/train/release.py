@@ -79,9 +79,10 @@ def embed(run_dir: Path) -> Release:
 
 
 def _folder(release: Release) -> Path:
-    """Where the checkpoint goes: into the zoo folder, or the cache if it is too large for the project's."""
+    """Where the checkpoint goes: into the zoo folder, or the cache if the project does not embed it."""
     own = manifests.home(release.name) == paths.bundled("zoo")
-    if own and sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES:
+    large = sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES
+    if own and (large or manifests.entry_and_seed(release.name)[1]):
         return store.cached(release)
     return store.stored(release.name)
 
@@ -117,7 +118,11 @@ def _measure(checkpoint: Path, manifest: Manifest, test: Split, *, results: Path
         raise GateError(f"The clean accuracy of {manifest.name} could not be measured: {cell.error}.")
     figure = cell.accuracy
     model = loaded.subjects[0].model
-    rate, timing = alignment(model, test, manifest).values()
+    aligned = alignment(model, test, manifest)
+    units = {
+        "rate": ("P(r, d)", "correlation of rate similarity with proximity"),
+        "timing": ("P(r_CCG, d)", "correlation of spike-time similarity with proximity"),
+    }
     return {
         "clean_accuracy": {
             "value": figure.value,
@@ -126,27 +131,28 @@ def _measure(checkpoint: Path, manifest: Manifest, test: Split, *, results: Path
             "interval": [figure.low, figure.high],
         },
         "parameters": {"value": sum(p.numel() for p in model.parameters()), "unit": "count"},
-        "P(r, d)": _layers(rate, "correlation of rate similarity with proximity"),
-        "P(r_CCG, d)": _layers(timing, "correlation of spike-time similarity with proximity"),
+        **{units[part][0]: _layers(layers, units[part][1]) for part, layers in aligned.items()},
     }
 
 
-def alignment(model: Model, test: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:
-    """P(r, d) and P(r_CCG, d) of each sheet on the first test images, on the manifest's neighbourhoods."""
+def alignment(model: Model, split: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:
+    """P(r, d) as ``rate`` and P(r_CCG, d) as ``timing`` of each sheet on the first images of a split, on the
+    manifest's neighbourhoods; a model with one time step has no spike times."""
     topography = manifest.topography
     measured = Alignment(
         model.sheets,
         clusters=ALIGNMENT_CLUSTERS,
         units=topography.cluster_units,
-        window=topography.window,
+        window=min(topography.window, model.timesteps - 1),
         seed=topography.sheet_seed,
     )
-    for start in range(0, min(ALIGNMENT_IMAGES, len(test.labels)), _BATCH):
-        images, _ = test.take(slice(start, start + _BATCH))
+    for start in range(0, min(ALIGNMENT_IMAGES, len(split.labels)), _BATCH):
+        images, _ = split.take(slice(start, start + _BATCH))
         with torch.no_grad(), record(model, model.sheet_layers) as outputs:
             model(images)
         measured.update(outputs)
-    return measured.compute()
+    found = measured.compute()
+    return found if model.timesteps > 1 else {"rate": found["rate"]}
 
 
 def _layers(values: dict[str, LayerAlignment], unit: str) -> dict[str, Any]:
