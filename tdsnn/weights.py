@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import atomic, read_json, sha256_of, verify, write_atomic
+from tdsnn.types import WEIGHTS_FILE as WEIGHTS_FILE
 from tdsnn.types import FileRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 _SCHEMA = 1
 _MODEL = "model."
 _SHEETS, _POSITIONS = "sheets.", ".positions"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from tdsnn.cli._output import JsonFlag, emit_json, table
-from tdsnn.manifest import list_models, load_release, resolve
+from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.registry import suggest
 from tdsnn.store import source_of
 from tdsnn.types import Manifest
@@ -21,9 +21,12 @@ def command(
         typer.Option("--topographic/--no-topographic", help="Only models with, or without, a spatial loss."),
     ] = None,
     architecture: Annotated[str | None, typer.Option(help="Only models of this architecture.")] = None,
+    seeds: Annotated[bool, typer.Option("--seeds", help="Give every released seed its own row.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """List the models of the zoo, their accuracy and where their weights come from.
+
+    The accuracy of an entry with several released seeds is their mean.
 
     Examples:
 
@@ -43,6 +46,8 @@ def command(
         and architecture in (None, manifest.architecture)
         and topographic in (None, manifest.topographic)
     ]
+    if not seeds:
+        rows = _gathered(rows)
     if json:
         emit_json({"models": rows})
         return
@@ -70,6 +75,25 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "twin": manifest.twin,
         "summary": manifest.summary,
     }
+
+
+def _gathered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each entry, with the mean accuracy over its seeds; a seed without an entry stays."""
+    entries = {row["name"]: row for row in rows if entry_and_seed(row["name"])[1] == 0}
+    measured: dict[str, list[float]] = {name: [] for name in entries}
+    for row in rows:
+        entry, _ = entry_and_seed(row["name"])
+        if entry in entries and row["clean_accuracy_percent"] is not None:
+            measured[entry].append(row["clean_accuracy_percent"])
+    gathered = []
+    for row in rows:
+        name = row["name"]
+        if name in entries and measured[name]:
+            mean = sum(measured[name]) / len(measured[name])
+            gathered.append(row | {"clean_accuracy_percent": mean, "seeds": len(measured[name])})
+        elif name in entries or entry_and_seed(name)[0] not in entries:
+            gathered.append(row)
+    return gathered
 
 
 def _check(option: str, value: str | None, known: set[str]) -> None:
