@@ -11,6 +11,8 @@ from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.types import Release
 
 _WILDCARDS = frozenset("*?[")
+_ALL_SEEDS = "-s*"
+"""After an entry's name: all its seeds, also the one that the name alone means, and no other variant."""
 _LIST = "See what there is: tdsnn-zoo list --seeds"
 
 
@@ -35,7 +37,8 @@ def pair_seeds(a: str, b: str | None = None) -> Pairing:
 
     Args:
         a, b: a full name, which means exactly that one; a bare name, which means the default variant and all
-            its released seeds; or a pattern of :mod:`fnmatch`. Without ``b``, the twins of ``a``.
+            its released seeds; a full name and ``-s*``, that entry and all its released seeds; or any other
+            pattern of :mod:`fnmatch`. Without ``b``, the twins of ``a``.
 
     Raises:
         UsageError: an unknown name, a pattern of several entries, other datasets, or no common seed.
@@ -73,9 +76,12 @@ def pair_seeds(a: str, b: str | None = None) -> Pairing:
 
 def _seeds_of(name: str) -> dict[int, Release]:
     """Seed to release, all of one entry."""
-    if _WILDCARDS.isdisjoint(name):
-        full = resolve(name).name
-        names = [full] if full == name else [one for one in list_models() if entry_and_seed(one)[0] == full]
+    stem = name.removesuffix(_ALL_SEEDS)
+    if _WILDCARDS.isdisjoint(stem):
+        full = resolve(stem).name
+        entry, _ = entry_and_seed(full)
+        every = [one for one in list_models() if entry_and_seed(one)[0] == entry]
+        names = [full] if full == name else every
     else:
         names = matching(list_models(), name)
         if not names:
@@ -87,7 +93,7 @@ def _seeds_of(name: str) -> dict[int, Release]:
     if len(entries) > 1:
         raise UsageError(
             f"'{name}' matches several entries: {', '.join(entries)}.",
-            hint=f"Compare two of them: tdsnn-zoo compare '{entries[0]}*' '{entries[1]}*'",
+            hint=f"All seeds of one of them: tdsnn-zoo compare '{entries[0]}{_ALL_SEEDS}'",
         )
     return _by_seed(released)
 

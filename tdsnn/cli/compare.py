@@ -19,8 +19,8 @@ _NONE = "-"
 _A = Annotated[
     str,
     typer.Argument(
-        help="A full name, exactly that one; a bare name, the default variant and all its seeds; or a quoted "
-        "pattern of one entry's seeds."
+        help="A full name, exactly that one; a bare name, the default variant and all its seeds; quoted, "
+        "'NAME-s*', all seeds of that entry, or any other pattern of one entry's seeds."
     ),
 ]
 _B = Annotated[
@@ -40,7 +40,7 @@ def command(a: _A, b: _B = None, as_json: _output.JsonFlag = False) -> None:
 
     * `tdsnn-zoo compare tsresnet18` compares all its seeds with their twins
 
-    * `tdsnn-zoo compare 'tsresnet18.fashion_mnist*' 'sresnet18.fashion_mnist*' --json`
+    * `tdsnn-zoo compare 'tsresnet18.fashion_mnist-s*' 'sresnet18.fashion_mnist-s*' --json`
 
     * `tdsnn-zoo compare tsresnet18.fashion_mnist-s1 sresnet18.fashion_mnist-s1`
     """
@@ -105,12 +105,13 @@ def _show(found: SeedComparison) -> None:
 
 
 def _show_alignment(found: SeedComparison, names: Sequence[str]) -> None:
+    over_seeds = found.alignment is not None
     rows = [
         [
             str(row.seed),
             *(f"{network.alignment:.3f}" for network in (row.a, row.b)),
             f"{row.alignment_difference:+.3f}",
-            _NONE,
+            *[_NONE] * over_seeds,
         ]
         for row in found.seeds
         if row.alignment_difference is not None
@@ -121,7 +122,7 @@ def _show_alignment(found: SeedComparison, names: Sequence[str]) -> None:
         rows.append(_mean_row(found.alignment, digits=3))
     _output.table(
         "P(r, d), mean over layers",
-        ["seed", *names, "difference", "p"],
+        ["seed", *names, "difference", *["p"] * over_seeds],
         rows,
         caption="P(r, d): correlation of similarity of firing with proximity, on the first test images, as "
         "released.",
@@ -137,9 +138,8 @@ def _mean_row(means: OverSeeds, *, lacking: int = 0, digits: int = 2) -> list[st
 def _caption(found: SeedComparison) -> str:
     text = (
         "Accuracy with 95 % Wilson interval; difference in percentage points, paired, 95 % Tango interval; "
-        "only: images that this model alone gets right; "
-        f"p: exact McNemar, Holm over {len(found.seeds)} comparisons."
+        "only: images that this model alone gets right; p: exact McNemar"
     )
-    if found.accuracy:
-        text += "\nmean: over seeds, 95 % Student t interval; p: paired t-test."
-    return text
+    if not found.accuracy:
+        return f"{text}."
+    return f"{text}, Holm over the seeds.\nmean: 95 % Student t interval over seeds; p: paired t-test."

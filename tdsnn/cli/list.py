@@ -51,23 +51,26 @@ def command(
     if json:
         emit_json({"models": rows})
         return
+    mean = ", mean over seeds" if any(row["seeds"] > 1 for row in rows) else ""
     table(
         "Models",
         ("model", "dataset", "T", "params", "acc. %", "weights"),
         [_cells(row) for row in rows],
-        caption="acc. %: clean accuracy on the test images. More: tdsnn-zoo info MODEL",
+        caption=f"acc. %: clean accuracy on the test images{mean}. More: tdsnn-zoo info MODEL",
     )
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:
     release = load_release(manifest.name)
     metrics = release.metrics if release else {}
+    accuracy = metrics.get("clean_accuracy", {}).get("value")
     return {
         "name": manifest.name,
         "dataset": manifest.dataset,
         "timesteps": manifest.arguments.get("timesteps"),
         "parameters": metrics.get("parameters", {}).get("value"),
-        "clean_accuracy_percent": metrics.get("clean_accuracy", {}).get("value"),
+        "clean_accuracy_percent": accuracy,
+        "seeds": 0 if accuracy is None else 1,
         "topographic": manifest.topographic,
         "weights": source_of(release) if release else None,
         "default": manifest.default,
@@ -78,22 +81,17 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
 
 
 def _gathered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each entry, with the mean accuracy over its seeds; a seed without an entry stays."""
-    entries = {row["name"]: row for row in rows if entry_and_seed(row["name"])[1] == 0}
-    measured: dict[str, list[float]] = {name: [] for name in entries}
+    """One row for each entry, with the mean accuracy over its released seeds."""
+    entries: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        entry, _ = entry_and_seed(row["name"])
-        if entry in entries and row["clean_accuracy_percent"] is not None:
-            measured[entry].append(row["clean_accuracy_percent"])
-    gathered = []
-    for row in rows:
-        name = row["name"]
-        if name in entries and measured[name]:
-            mean = sum(measured[name]) / len(measured[name])
-            gathered.append(row | {"clean_accuracy_percent": mean, "seeds": len(measured[name])})
-        elif name in entries or entry_and_seed(name)[0] not in entries:
-            gathered.append(row)
-    return gathered
+        entries.setdefault(entry_and_seed(row["name"])[0], []).append(row)
+    return [_mean(seeds) for seeds in entries.values()]
+
+
+def _mean(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    known = [row["clean_accuracy_percent"] for row in seeds if row["clean_accuracy_percent"] is not None]
+    mean = sum(known) / len(known) if known else None
+    return seeds[0] | {"clean_accuracy_percent": mean, "seeds": len(known)}
 
 
 def _check(option: str, value: str | None, known: set[str]) -> None:
@@ -103,11 +101,12 @@ def _check(option: str, value: str | None, known: set[str]) -> None:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     parameters, accuracy = row["parameters"], row["clean_accuracy_percent"]
+    seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
     return [
         row["name"],
         row["dataset"],
         "-" if row["timesteps"] is None else str(row["timesteps"]),
         "-" if parameters is None else f"{parameters / 1e6:.2f} M",
-        "-" if accuracy is None else f"{accuracy:.2f}",
+        "-" if accuracy is None else f"{accuracy:.2f}{seeds}",
         row["weights"] or "none",
     ]
