@@ -83,7 +83,7 @@ def test_every_flipped_or_missing_byte_is_noticed(made: Release) -> None:
         '{"schema": 2}',
         "[]",
         "[" * 100_000,
-        '{"schema": 1, "weights_sha256": "a", "data_digest": "b", "n": 1e30, "digest": "c"}',
+        '{"schema": 1, "weights_sha256": "a", "data_digest": "b", "n": 1000000000000000, "digest": "c"}',
         '{"schema": 1, "weights_sha256": "a", "data_digest": "b", "n": "8", "digest": "c"}',
         '{"schema": 1, "weights_sha256": "a", "data_digest": "b", "n": 8, "digest": "c"}',
     ],
