@@ -31,6 +31,11 @@ class Pairing:
     twins: bool
     """Whether A has a spatial loss and B is the same without."""
 
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """Of all seeds, A before B."""
+        return tuple(release for pair in self.pairs.values() for release in pair)
+
 
 def pair_seeds(a: str, b: str | None = None) -> Pairing:
     """Pair what two names mean.

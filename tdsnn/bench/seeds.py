@@ -141,31 +141,30 @@ def compare_seeds(pairing: Pairing, known: Mapping[str, CleanVerdicts]) -> SeedC
     Raises:
         IntegrityError: the verdicts are about different images.
     """
-    first = known[next(iter(pairing.pairs.values()))[0].name]
-    for pair in pairing.pairs.values():
-        for release in pair:
-            images = known[release.name]
-            if (images.data_digest, images.right.size) != (first.data_digest, first.right.size):
-                raise IntegrityError(
-                    f"The verdicts of '{release.name}' are about other images than those of "
-                    f"'{pairing.pairs[min(pairing.pairs)][0].name}'.",
-                    hint="Publish the older run again: tdsnn-zoo publish RUN_DIR",
-                )
+    images = {
+        release.name: (known[release.name].data_digest, known[release.name].right.size)
+        for release in pairing.releases
+    }
+    first, (digest, n) = next(iter(images.items()))
+    for name, found in images.items():
+        if found != (digest, n):
+            raise IntegrityError(
+                f"The verdicts of '{name}' are about other images than those of '{first}'.",
+                hint="Publish the older run again: tdsnn-zoo publish RUN_DIR",
+            )
     rows = _rows(pairing, known)
-    accuracy = _over_seeds(
-        [row.a.accuracy.value for row in rows], [row.b.accuracy.value for row in rows], units=("%", _POINTS)
-    )
+    accuracies = ([row.a.accuracy.value for row in rows], [row.b.accuracy.value for row in rows])
+    alignments = ([row.a.alignment for row in rows], [row.b.alignment for row in rows])
+    accuracy = _over_seeds(*accuracies, units=("%", _POINTS))
     return SeedComparison(
         a=pairing.a,
         b=pairing.b,
         dataset=pairing.dataset,
-        data_digest=first.data_digest,
-        n=first.right.size,
+        data_digest=digest,
+        n=n,
         seeds=rows,
         accuracy=accuracy,
-        alignment=_over_seeds(
-            [row.a.alignment for row in rows], [row.b.alignment for row in rows], units=("r", "r")
-        ),
+        alignment=_over_seeds(*alignments, units=("correlation", "correlation")),
         left_out=pairing.left_out,
         conclusion=_conclude(pairing, accuracy),
     )

@@ -53,7 +53,7 @@ def command(a: _A, b: _B = None, as_json: _output.JsonFlag = False) -> None:
 
     from tdsnn.bench.seeds import compare_seeds, stored_verdicts
 
-    known, lacking = stored_verdicts(release for pair in pairing.pairs.values() for release in pair)
+    known, lacking = stored_verdicts(pairing.releases)
     if lacking:
         known |= _measure(lacking, pairing.dataset)
     found = compare_seeds(pairing, known)

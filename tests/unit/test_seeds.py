@@ -31,7 +31,7 @@ def names(a: str, b: str | None = None) -> list[tuple[str, str]]:
 
 def compared(a: str, b: str | None = None) -> SeedComparison:
     pairing = pair_seeds(a, b)
-    known, lacking = stored_verdicts(one for pair in pairing.pairs.values() for one in pair)
+    known, lacking = stored_verdicts(pairing.releases)
     assert not lacking
     return compare_seeds(pairing, known)
 
