@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights in a checkpoint folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Topography:
@@ -135,3 +138,8 @@ class Release:
     hub_repo: str | None = None
     hub_commit: str | None = None
     """40-hex commit of ``hub_repo``."""
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Content of the released weights, 64 hex digits; None where the release lists none."""
+        return next((file.sha256 for file in self.files if file.path == WEIGHTS_FILE), None)

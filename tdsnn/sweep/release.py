@@ -32,7 +32,6 @@ from tdsnn.sweep.state import read_states
 from tdsnn.train.loop import CHECKPOINT
 from tdsnn.train.release import alignment, embed
 from tdsnn.train.session import OUTCOME
-from tdsnn.types import Release
 from tdsnn.weights import WEIGHTS_FILE
 
 _SCHEMA = 1
@@ -89,11 +88,7 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
 
 def _released(run: Run) -> bool:
     release = manifests.load_release(run.entry)
-    return release is not None and _weights(release) == sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
-
-
-def _weights(release: Release) -> str | None:
-    return next((file.sha256 for file in release.files if file.path == WEIGHTS_FILE), None)
+    return release is not None and release.weights_sha256 == sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
 
 
 def _measure_others(sweep: Sweep, runs: list[Run], *, note: Note) -> list[str]:

@@ -10,22 +10,23 @@ from typing import Any
 import torch
 
 from tdsnn import manifest as manifests
-from tdsnn import paths, store
-from tdsnn.bench.plan import Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn import paths, store, verdicts
+from tdsnn.bench.clean import clean_verdicts
+from tdsnn.bench.seeds import RATE_ALIGNMENT
 from tdsnn.bench.subjects import load_subjects
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
-from tdsnn.results import ResultFolder
+from tdsnn.results import accuracy_figure
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
 from tdsnn.train.loop import CHECKPOINT, LOG
 from tdsnn.train.session import OUTCOME
 from tdsnn.train.state import read_settings, settings_of
 from tdsnn.types import FileRecord, Manifest, Release
+from tdsnn.verdicts import CleanVerdicts
 
 ALIGNMENT_IMAGES = 1_000
 ALIGNMENT_CLUSTERS = 50
@@ -33,7 +34,7 @@ _BATCH = 100
 
 
 def embed(run_dir: Path) -> Release:
-    """Measure a finished run and put it into ``checkpoints`` and ``releases`` of the zoo folder.
+    """Measure a finished run; put it into ``checkpoints``, ``verdicts`` and ``releases`` of the zoo folder.
 
     Clean accuracy comes from the benchmark itself, over the whole test split, after its gates. What is too
     large for the project goes to the cache, from where it can be published.
@@ -51,7 +52,7 @@ def embed(run_dir: Path) -> Release:
     manifests.require_writable(manifest.name)
     _check_settings(run_dir, manifest)
     test = load_split(manifest.dataset, "test")
-    metrics = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
+    metrics, clean = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
     release = Release(
         name=manifest.name,
         files=tuple(
@@ -69,6 +70,7 @@ def embed(run_dir: Path) -> Release:
     for file in release.files:
         copy_atomic(run_dir / CHECKPOINT / file.path, folder / file.path)
     _drop_figures(folder, release)
+    verdicts.write(release.name, clean)
     about = DATASETS.load(manifest.dataset).about
     written = cards.write(manifest, release, about)
     twin = manifests.load_release(manifest.twin)
@@ -109,30 +111,30 @@ def _check_settings(run_dir: Path, manifest: Manifest) -> None:
             )
 
 
-def _measure(checkpoint: Path, manifest: Manifest, test: Split, *, results: Path) -> dict[str, Any]:
-    device = torch.device("cpu")
-    loaded = load_subjects([str(checkpoint.resolve())], device=device, compiled=True)
-    plan = Plan(dataset=manifest.dataset, split=test, n=len(test.labels), strikes=(), device=device)
-    (cell,) = run_bench(plan, loaded.subjects, ResultFolder(results)).cells
-    if cell.accuracy is None:
-        raise GateError(f"The clean accuracy of {manifest.name} could not be measured: {cell.error}.")
-    figure = cell.accuracy
+def _measure(
+    checkpoint: Path, manifest: Manifest, test: Split, *, results: Path
+) -> tuple[dict[str, Any], CleanVerdicts]:
+    loaded = load_subjects([str(checkpoint.resolve())], device=torch.device("cpu"), compiled=True)
+    measured = clean_verdicts(loaded.subjects, dataset=manifest.dataset, test=test, folder=results)
+    (clean,) = measured.values()
+    figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
     model = loaded.subjects[0].model
     aligned = alignment(model, test, manifest)
     units = {
-        "rate": ("P(r, d)", "correlation of rate similarity with proximity"),
+        "rate": (RATE_ALIGNMENT, "correlation of rate similarity with proximity"),
         "timing": ("P(r_CCG, d)", "correlation of spike-time similarity with proximity"),
     }
-    return {
+    metrics = {
         "clean_accuracy": {
             "value": figure.value,
             "unit": "%",
-            "n": len(test.labels),
+            "n": figure.n,
             "interval": [figure.low, figure.high],
         },
         "parameters": {"value": sum(p.numel() for p in model.parameters()), "unit": "count"},
         **{units[part][0]: _layers(layers, units[part][1]) for part, layers in aligned.items()},
     }
+    return metrics, clean
 
 
 def alignment(model: Model, split: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdsnn import paths, store, zoo
+from tdsnn import paths, store, verdicts, zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.models._base import MODELS
@@ -76,8 +76,13 @@ def test_release_belongs_to_a_manifest(name: str) -> None:
     release = load_release(name)
     assert release is not None
     assert {"clean_accuracy", "parameters"} <= release.metrics.keys()
-    seed = entry_and_seed(name)[1]
-    assert store.available(name) is not None or seed, "of other seeds there may be results only"
+    judged = verdicts.read(release)
+    if judged is not None:
+        stated = release.metrics["clean_accuracy"]
+        assert judged.right.size == stated["n"]
+        assert 100 * judged.right.mean() == pytest.approx(stated["value"])
+    if entry_and_seed(name)[1] == 0 or judged is None:
+        assert store.available(name) is not None, "a release can be had from somewhere, or compared without"
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
