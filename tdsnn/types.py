@@ -69,6 +69,9 @@ class Recipe:
     bn_batches: int = 0
     """Training batches whose mean statistics replace the running ones of batch normalisation at the end, as
     "precise BN" (Wu and Johnson 2021, arXiv:2105.07576); 0 keeps the running ones."""
+    rate_penalty: float = 0.0
+    """Weight of the mean output of the layers with sheets: of spikes, their mean firing rate, as fewer spikes
+    are fewer operations. 0 leaves it out."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 turns clipping off."""
     precision: str = "bf16"

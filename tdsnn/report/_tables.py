@@ -24,6 +24,7 @@ _LOGGED = {
     "L_L": ("spatial loss of rates, L_L", ".3f"),
     "L_S": ("spatial loss of spike times, L_S", ".3f"),
     "spatial": ("spatial loss", ".3f"),
+    "rate": ("mean firing rate", ".3f"),
     "masked": ("pairs of units left out because one was silent", ".1%"),
     "accuracy": ("accuracy on training images", ".2%"),
     "monitor_accuracy": ("accuracy on some test images", ".2%"),

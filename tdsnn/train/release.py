@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tdsnn import manifest as manifests
 from tdsnn import paths, store, verdicts
@@ -134,7 +136,33 @@ def _measure(
         "parameters": {"value": sum(p.numel() for p in model.parameters()), "unit": "count"},
         **{units[part][0]: _layers(layers, units[part][1]) for part, layers in aligned.items()},
     }
+    if model.neurons:
+        metrics["firing rate"] = {
+            "unit": "spikes per unit and time step",
+            "n": ALIGNMENT_IMAGES,
+            "layers": {layer: round(rate, 4) for layer, rate in firing_rates(model, test).items()},
+        }
     return metrics, clean
+
+
+def firing_rates(model: Model, split: Split) -> dict[str, float]:
+    """Mean output of each layer with a sheet on the first images of a split, in spikes per unit and step."""
+    sums, images = dict.fromkeys(model.sheet_layers, 0.0), 0
+    for outputs in _outputs(model, split):
+        count = next(iter(outputs.values())).shape[1]
+        images += count
+        for layer in sums:
+            sums[layer] += count * float(outputs[layer].mean(dtype=torch.float32))
+    return {layer: total / images for layer, total in sums.items()}
+
+
+def _outputs(model: Model, split: Split) -> Iterator[Mapping[str, Tensor]]:
+    """Outputs of the layers with sheets, batch by batch of the first images."""
+    for start in range(0, min(ALIGNMENT_IMAGES, len(split.labels)), _BATCH):
+        images, _ = split.take(slice(start, start + _BATCH))
+        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
+            model(images)
+        yield outputs
 
 
 def alignment(model: Model, split: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:
@@ -148,10 +176,7 @@ def alignment(model: Model, split: Split, manifest: Manifest) -> dict[str, dict[
         window=min(topography.window, model.timesteps - 1),
         seed=topography.sheet_seed,
     )
-    for start in range(0, min(ALIGNMENT_IMAGES, len(split.labels)), _BATCH):
-        images, _ = split.take(slice(start, start + _BATCH))
-        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
-            model(images)
+    for outputs in _outputs(model, split):
         measured.update(outputs)
     found = measured.compute()
     return found if model.timesteps > 1 else {"rate": found["rate"]}
