@@ -52,9 +52,7 @@ def _accuracy(group: Group) -> str:
 def _cell(mean: Mean | None, form: str) -> str:
     if mean is None:
         return NOTHING
-    if mean.low is None or mean.high is None:
-        return f"{mean.value:{form}}"
-    return interval(mean.value, (mean.low, mean.high), form)
+    return interval(mean.value, mean.interval, form) if mean.interval else f"{mean.value:{form}}"
 
 
 def _difference(group: Group, report: SweepReport) -> list[str]:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.transforms import Bbox
 
-_REACHES = (10.0, 16.0, 24.0, 36.0, 50.0, 68.0, 90.0)
+_GAPS = (10.0, 16.0, 24.0, 36.0, 50.0, 68.0, 90.0, 120.0)
 """Gaps between a point and its name that are tried, points."""
 _DIRECTIONS = 16
 _LEADER = 17.0
 """Gap, points, from which on a thin line says which point a name belongs to."""
 _STEP = 4.0
 """Distance of the boxes that stand for a line, points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Position:
+    """Where a name could be, in points from the corner of the figure."""
+
+    gap: float
+    centre: Any
+    """(2,)"""
+    box: Bbox
+    leader: list[Bbox]
+    """The thin line to the point, as boxes; none for a name that is near."""
 
 
 def place_names(
@@ -41,48 +54,69 @@ def place_names(
     taken = [_around(axes.transData.transform(place), 4.5) for place in points]
     taken += [box for line in lines for box in _boxes(axes.transData.transform(np.asarray(line)))]
     written: list[Bbox] = []
+    leaders: list[Bbox] = []
     for name, place in names:
         text = axes.text(*place, name, fontsize=font_size, parse_math=False)
         size = text.get_window_extent(renderer)
         text.remove()
         at = axes.transData.transform(place)
-        reach, box = min(
-            _candidates(at, size.width + 2, size.height + 2),
-            key=lambda found: _cost(found, window=window, taken=taken, written=written),
+        best = min(
+            _positions(at, size.width + 2, size.height + 2),
+            key=lambda found: _cost(found, window=window, taken=taken, written=written, leaders=leaders),
         )
-        written.append(box)
+        written.append(best.box)
+        leaders.extend(best.leader)
         axes.annotate(
             name,
             place,
-            xytext=((box.x0 + box.x1) / 2 - at[0], (box.y0 + box.y1) / 2 - at[1]),
+            xytext=best.centre - at,
             textcoords="offset points",
             ha="center",
             va="center",
             fontsize=font_size,
             parse_math=False,
             arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 5}
-            if reach >= _LEADER
+            if best.leader
             else None,
         )
 
 
-def _candidates(at: Any, width: float, height: float) -> Iterator[tuple[float, Bbox]]:
-    """Gap and box of every position of a name, the nearest and those to the right first."""
-    for reach in _REACHES:
+def _positions(at: Any, width: float, height: float) -> Iterator[_Position]:
+    """The nearest first, and of those the one to the right."""
+    half = np.array([width, height]) / 2
+    for gap in _GAPS:
         for index in range(_DIRECTIONS):
             angle = 2 * math.pi * index / _DIRECTIONS
-            # From the nearest point of the box the gap is the same in every direction.
-            x = at[0] + math.cos(angle) * (reach + width / 2)
-            y = at[1] + math.sin(angle) * (reach + height / 2)
-            yield reach, Bbox.from_extents(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            centre = at + np.array([math.cos(angle), math.sin(angle)]) * (gap + half)
+            box = Bbox([centre - half, centre + half])
+            line = _boxes([at, centre]) if gap >= _LEADER else ()
+            leader = [piece for piece in line if not piece.overlaps(box)]
+            yield _Position(gap=gap, centre=centre, box=box, leader=leader)
 
 
 def _cost(
-    found: tuple[float, Bbox], *, window: Bbox, taken: Sequence[Bbox], written: Sequence[Bbox]
+    found: _Position,
+    *,
+    window: Bbox,
+    taken: Sequence[Bbox],
+    written: Sequence[Bbox],
+    leaders: Sequence[Bbox],
 ) -> float:
-    reach, box = found
-    inside = window.x0 <= box.x0 and box.x1 <= window.x1 and window.y0 <= box.y0 and box.y1 <= window.y1
-    return 1000 * (not inside) + 1000 * box.count_overlaps(written) + 30 * box.count_overlaps(taken) + reach
+    """Names outside the axes or over each other are worst, then names over what is drawn, then far ones."""
+    box = found.box
+    outside = not (window.containsx(box.x0) and window.containsx(box.x1))
+    outside = outside or not (window.containsy(box.y0) and window.containsy(box.y1))
+    covered = _overlaps([box], written) + _overlaps([box], leaders) + _overlaps(found.leader, written)
+    return (
+        1000.0 * (outside + covered)
+        + 60.0 * _overlaps([box], taken)
+        + 5.0 * _overlaps(found.leader, leaders)
+        + found.gap
+    )
+
+
+def _overlaps(some: Sequence[Bbox], others: Sequence[Bbox]) -> int:
+    return sum(int(one.count_overlaps(others)) for one in some)
 
 
 def _around(at: Any, reach: float) -> Bbox:

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from tdsnn.files import atomic
 from tdsnn.report._placing import place_names
@@ -21,7 +22,7 @@ _DPI = 150
 _SIZE = (6.4, 4.8)
 """Inches."""
 _SALT = "tdsnn-zoo sweep"
-_CHARACTERS_PER_INCH = 15
+_CHARACTERS_PER_INCH = 18
 """Of the caption."""
 
 
@@ -45,7 +46,7 @@ def draw(report: SweepReport, files: Mapping[str, Path]) -> None:
 
 def _figure(report: SweepReport) -> Canvas:
     # At 72 dots per inch a pixel is a point.
-    canvas = Canvas(figsize=_SIZE, dpi=72, layout="constrained")
+    canvas = Canvas(figsize=_SIZE, dpi=72, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     backend: Any = FigureCanvasAgg(canvas)
     axes = canvas.subplots()
     against_time = not report.shows_topography
@@ -65,6 +66,7 @@ def _figure(report: SweepReport) -> Canvas:
     canvas.supxlabel("\n".join(caption), x=0.02, ha="left", fontsize=7.5, color="#333333", parse_math=False)
     # Names are placed among what is drawn, so everything else must stay where it is.
     backend.draw()
+    lines.append([[(end, places[report.baseline][1]) for end in axes.get_xlim()]])
     canvas.set_layout_engine("none")
     place_names(
         axes,
@@ -84,13 +86,18 @@ def _point(
     seeds = _seeds([group], against_time=against_time)
     if len(seeds) > 1:
         axes.plot(
-            *zip(*seeds, strict=True), "o", markersize=2.6, color="#999999", markeredgewidth=0, zorder=2
+            *zip(*seeds, strict=True),
+            "o",
+            markersize=2.6,
+            color="#999999",
+            markeredgewidth=0,
+            zorder=4,
         )
-    bars = {"xerr": _reach(across), "yerr": _reach(up)}
     axes.errorbar(
         across.value,
         up.value,
-        **bars,
+        xerr=_reach(across),
+        yerr=_reach(up),
         fmt="s" if group.name == report.baseline else "o",
         markersize=7,
         color="black",
@@ -100,12 +107,8 @@ def _point(
         zorder=3,
     )
     return [
-        *(
-            []
-            if across.low is None or across.high is None
-            else [[(across.low, up.value), (across.high, up.value)]]
-        ),
-        *([] if up.low is None or up.high is None else [[(across.value, up.low), (across.value, up.high)]]),
+        *([[(end, up.value) for end in across.interval]] if across.interval else []),
+        *([[(across.value, end) for end in up.interval]] if up.interval else []),
     ]
 
 
@@ -125,9 +128,10 @@ def _seeds(groups: Sequence[Group], *, against_time: bool) -> list[tuple[float, 
 
 
 def _reach(mean: Mean) -> list[list[float]] | None:
-    if mean.low is None or mean.high is None:
+    if mean.interval is None:
         return None
-    return [[mean.value - mean.low], [mean.high - mean.value]]
+    low, high = mean.interval
+    return [[mean.value - low], [high - mean.value]]
 
 
 def _title(group: Group, report: SweepReport) -> str:

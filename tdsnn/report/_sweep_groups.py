@@ -12,7 +12,7 @@ from tdsnn.report._sweep_documents import SweepRun
 from tdsnn.stats import t_interval
 from tdsnn.types import Manifest
 
-STUDENT = "Student t over seeds, 95 %"
+_STUDENT = "Student t over seeds, 95 %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,8 @@ class Mean:
     """A mean over seeds."""
 
     value: float
-    low: float | None
-    high: float | None
-    """The 95 % interval; None with one seed, except for accuracies."""
+    interval: tuple[float, float] | None
+    """95 %; None with one seed, except for accuracies."""
     n: int
     """Seeds."""
     method: str | None
@@ -113,7 +112,7 @@ def group_of(name: str, runs: Sequence[SweepRun], *, aligned: Sequence[str], smo
     accuracy = mean([one.accuracy for one in seeds])
     if len(runs) == 1:
         lone = first.accuracy
-        accuracy = replace(accuracy, low=lone.low, high=lone.high, method=lone.method)
+        accuracy = replace(accuracy, interval=(lone.low, lone.high), method=lone.method)
     return Group(
         name=name,
         entry=first.entry,
@@ -143,13 +142,12 @@ def _complete(seeds: Sequence[Seed], value: Callable[[Seed], float | None]) -> M
 def mean(values: Sequence[float]) -> Mean:
     """Mean of one or more values, with its t interval where there are two."""
     n = len(values)
-    interval = t_interval(values) if n > 1 else None
+    found = t_interval(values) if n > 1 else None
     return Mean(
         value=fmean(values),
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
+        interval=(found.low, found.high) if found else None,
         n=n,
-        method=STUDENT if interval else None,
+        method=_STUDENT if found else None,
     )
 
 
