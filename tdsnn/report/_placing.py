@@ -109,8 +109,9 @@ def _cost(
     covered = _overlaps([box], written) + _overlaps([box], leaders) + _overlaps(found.leader, written)
     return (
         1000.0 * (outside + covered)
-        + 60.0 * _overlaps([box], taken)
+        + 120.0 * _overlaps([box], taken)
         + 5.0 * _overlaps(found.leader, leaders)
+        + 2.0 * _overlaps(found.leader, taken)
         + found.gap
     )
 

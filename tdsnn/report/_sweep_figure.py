@@ -163,6 +163,6 @@ def _caption(report: SweepReport, *, against_time: bool) -> str:
     kinds = {group.topographic for group in report.groups}
     if False in kinds and len(kinds) > 1:
         parts.append("Open markers: without spatial loss.")
-    if not against_time:
+    if not against_time and len(report.groups) > 1:
         parts.append("Line: groups in the order of P(r, d).")
     return " ".join(parts)
