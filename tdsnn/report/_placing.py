@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
+Boxes = NDArray[np.float64]
+"""(B, 4): left, bottom, right and top edge of each box, points from the corner of the figure."""
 _GAPS = (10.0, 16.0, 24.0, 36.0, 50.0, 68.0, 90.0, 120.0)
 """Gaps between a point and its name that are tried, points."""
 _DIRECTIONS = 16
@@ -27,9 +30,10 @@ class _Position:
     gap: float
     centre: Any
     """(2,)"""
-    box: Bbox
-    leader: list[Bbox]
-    """The thin line to the point, as boxes; none for a name that is near."""
+    box: Boxes
+    """(1, 4)"""
+    leader: Boxes
+    """The thin line to the point; no box for a name that is near."""
 
 
 def place_names(
@@ -50,11 +54,14 @@ def place_names(
         lines: everything that is drawn as a line, corner by corner.
     """
     renderer = axes.figure.canvas.get_renderer()
-    window = axes.get_window_extent(renderer)
-    taken = [_around(axes.transData.transform(place), 4.5) for place in points]
-    taken += [box for line in lines for box in _boxes(axes.transData.transform(np.asarray(line)))]
-    written: list[Bbox] = []
-    leaders: list[Bbox] = []
+    window = np.array([axes.get_window_extent(renderer).extents])
+    taken = np.concatenate(
+        [
+            _around(axes.transData.transform(points), 4.5),
+            *(_along(axes.transData.transform(line)) for line in lines),
+        ]
+    )
+    written = leaders = np.empty((0, 4))
     for name, place in names:
         text = axes.text(*place, name, fontsize=font_size, parse_math=False)
         size = text.get_window_extent(renderer)
@@ -62,10 +69,10 @@ def place_names(
         at = axes.transData.transform(place)
         best = min(
             _positions(at, size.width + 2, size.height + 2),
-            key=lambda found: _cost(found, window=window, taken=taken, written=written, leaders=leaders),
+            key=partial(_cost, window=window, taken=taken, written=written, leaders=leaders),
         )
-        written.append(best.box)
-        leaders.extend(best.leader)
+        written = np.concatenate([written, best.box])
+        leaders = np.concatenate([leaders, best.leader])
         axes.annotate(
             name,
             place,
@@ -76,7 +83,7 @@ def place_names(
             fontsize=font_size,
             parse_math=False,
             arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 5}
-            if best.leader
+            if len(best.leader)
             else None,
         )
 
@@ -88,44 +95,46 @@ def _positions(at: Any, width: float, height: float) -> Iterator[_Position]:
         for index in range(_DIRECTIONS):
             angle = 2 * math.pi * index / _DIRECTIONS
             centre = at + np.array([math.cos(angle), math.sin(angle)]) * (gap + half)
-            box = Bbox([centre - half, centre + half])
-            line = _boxes([at, centre]) if gap >= _LEADER else ()
-            leader = [piece for piece in line if not piece.overlaps(box)]
+            box = np.concatenate([centre - half, centre + half])[None]
+            line = _along(np.array([at, centre])) if gap >= _LEADER else np.empty((0, 4))
+            leader = line[~_overlapping(line, box)[:, 0]]
             yield _Position(gap=gap, centre=centre, box=box, leader=leader)
 
 
-def _cost(
-    found: _Position,
-    *,
-    window: Bbox,
-    taken: Sequence[Bbox],
-    written: Sequence[Bbox],
-    leaders: Sequence[Bbox],
-) -> float:
+def _cost(found: _Position, *, window: Boxes, taken: Boxes, written: Boxes, leaders: Boxes) -> float:
     """Names outside the axes or over each other are worst, then names over what is drawn, then far ones."""
-    box = found.box
-    outside = not (window.containsx(box.x0) and window.containsx(box.x1))
-    outside = outside or not (window.containsy(box.y0) and window.containsy(box.y1))
-    covered = _overlaps([box], written) + _overlaps([box], leaders) + _overlaps(found.leader, written)
+    outside = bool((found.box[:, :2] < window[:, :2]).any() or (found.box[:, 2:] > window[:, 2:]).any())
+    # One name over another cannot be read at all, whatever that costs the thin lines.
     return (
-        1000.0 * (outside + covered)
-        + 120.0 * _overlaps([box], taken)
+        1e6 * (outside + _overlaps(found.box, written))
+        + 1000.0 * (_overlaps(found.box, leaders) + _overlaps(found.leader, written))
+        + 120.0 * _overlaps(found.box, taken)
         + 5.0 * _overlaps(found.leader, leaders)
         + 2.0 * _overlaps(found.leader, taken)
         + found.gap
     )
 
 
-def _overlaps(some: Sequence[Bbox], others: Sequence[Bbox]) -> int:
-    return sum(int(one.count_overlaps(others)) for one in some)
+def _overlaps(some: Boxes, others: Boxes) -> int:
+    return int(_overlapping(some, others).sum())
 
 
-def _around(at: Any, reach: float) -> Bbox:
-    return Bbox.from_extents(at[0] - reach, at[1] - reach, at[0] + reach, at[1] + reach)
+def _overlapping(some: Boxes, others: Boxes) -> NDArray[np.bool_]:
+    """Which of A boxes share a place with which of B, (A, B)."""
+    low = np.maximum(some[:, None, :2], others[None, :, :2])
+    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
+    return np.asarray((low <= high).all(-1))
 
 
-def _boxes(corners: Any) -> Iterator[Bbox]:
-    for start, end in pairwise(corners):
-        count = max(2, int(math.dist(start, end) / _STEP) + 1)
-        for place in np.linspace(start, end, count):
-            yield _around(place, 1.0)
+def _around(centres: Any, reach: float) -> Boxes:
+    """Squares around (B, 2) places."""
+    return np.concatenate([centres - reach, centres + reach], axis=1)
+
+
+def _along(corners: Any) -> Boxes:
+    """Small boxes along a line through (C, 2) corners."""
+    pieces = [
+        np.linspace(start, end, max(2, int(math.dist(start, end) / _STEP) + 1))
+        for start, end in pairwise(corners)
+    ]
+    return _around(np.concatenate([corners[:1], *pieces]), 1.0)
