@@ -1,4 +1,4 @@
-"""``tdsnn-zoo report``: texts made from the zoo's documents."""
+"""``tdsnn-zoo report``: texts, tables and figures made from the zoo's documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tdsnn.errors import MissingError, TdsnnError
 if TYPE_CHECKING:
     from tdsnn.types import Manifest, Release
 
-app = typer.Typer(no_args_is_help=True, help="Write texts that are made from releases and official results.")
+app = typer.Typer(
+    no_args_is_help=True, help="Texts, tables and figures that are made from releases and results."
+)
 
 _Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Zoo entries. Default: all released ones")
@@ -21,11 +23,6 @@ _Names = Annotated[
 _Check = Annotated[
     bool, typer.Option("--check", help="Write nothing; exit 1 and name the files that are stale.")
 ]
-
-
-# With one command alone Typer would take it for the group itself.
-@app.callback()
-def _group() -> None: ...
 
 
 @app.command("cards")
@@ -54,6 +51,60 @@ def cards_command(names: _Names = None, check: _Check = False, as_json: _output.
         raise TdsnnError(
             f"{count} not what the documents give today.", hint="Write them anew: tdsnn-zoo report cards"
         )
+
+
+@app.command("sweep")
+def sweep_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.json",
+            help="One of `benchmarks/results/sweeps`, or a file that `tdsnn-zoo sweep --release` wrote.",
+        ),
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Group that the others are compared with. Default: the twin without spatial loss, if there "
+            "is exactly one, else the first group.",
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the figure into this file.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw the figure into this file.")] = None,
+    as_json: _output.JsonFlag = False,
+) -> None:
+    """Compare what a sweep tried: accuracy on the held-out images, topography and time of each setting.
+
+    A group is an entry with one label; its numbers are means over its seeds. The figure shows accuracy
+    against P(r, d), the correlation of similarity of firing with proximity, or against CPU time if no group
+    has a spatial loss.
+
+    Examples:
+
+    * `tdsnn-zoo report sweep runs/strengths/results.json`
+
+    * `tdsnn-zoo report sweep runs/strengths/results.json --baseline alpha-0.03 --svg strengths.svg`
+
+    * `tdsnn-zoo report sweep strengths --json`
+    """
+    from tdsnn.report._sweep_documents import find_sweep
+    from tdsnn.report.sweep import summarise
+
+    report = summarise(find_sweep(name), baseline=baseline)
+    files = {kind: path for kind, path in (("svg", svg), ("png", png)) if path is not None}
+    if files:
+        from tdsnn.report._sweep_figure import draw
+
+        draw(report, files)
+    if as_json:
+        _output.emit_json(report.document())
+    else:
+        from tdsnn.cli._sweep_table import show
+
+        show(report)
+    for path in files.values():
+        _output.note(f"Figure: {path}")
 
 
 def _released(names: list[str] | None) -> list[tuple[Manifest, Release]]:

@@ -9,17 +9,18 @@ they are told by name alone.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tdsnn import paths
 from tdsnn.errors import IntegrityError
+from tdsnn.files import read_json
 from tdsnn.results import SCHEMA, Cell, Comparison, Figure, Result
 
 _SURVEY_SCHEMA = 1
+T = TypeVar("T")
 _TWIN_MARK = " (twin)"
 """What a survey adds to the name of the twin."""
 
@@ -65,7 +66,7 @@ def benches(weights: Mapping[str, str], *, dataset: str) -> tuple[Result, ...]:
     """
     found = []
     for path in _documents("bench"):
-        result = _read(path, _result)
+        result = read(path, _result)
         measured = {model["name"]: model["checkpoint_sha256"] for model in result.models}
         if result.settings["dataset"] == dataset and weights.items() <= measured.items():
             found.append(result)
@@ -76,7 +77,7 @@ def surveys(weights: Mapping[str, str]) -> tuple[Survey, ...]:
     """Surveys that hold all of the given models, as :func:`benches`."""
     found = []
     for path in _documents("topo"):
-        survey = _read(path, _survey)
+        survey = read(path, _survey)
         there = weights.keys() <= survey.models.keys()
         if there and all(
             survey.weights.get(survey.models[name], sha256) == sha256 for name, sha256 in weights.items()
@@ -89,13 +90,18 @@ def _documents(kind: str) -> list[Path]:
     return sorted(paths.bundled("benchmarks", "results", kind).glob("*.json"))
 
 
-def _read(path: Path, parse: Any) -> Any:
+def read(path: Path, parse: Callable[[Any], T]) -> T:
+    """A result document, as ``parse`` makes it from the JSON.
+
+    Raises:
+        IntegrityError: it cannot be read, is no JSON, or ``parse`` met something that it did not expect.
+    """
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        return parse(read_json(path))
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise IntegrityError(
             f"The result document '{path}' cannot be read: {type(error).__name__}: {error}.",
-            hint="Copy result.json or survey.json anew from where it was measured.",
+            hint="Copy result.json, survey.json or results.json anew from where it was measured.",
         ) from error
 
 
