@@ -30,7 +30,7 @@ from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import write_atomic
-from tdsnn.stats import wilson
+from tdsnn.stats import PairedDifference, wilson
 
 SCHEMA = 1
 
@@ -119,6 +119,18 @@ def accuracy_figure(right: int, n: int) -> Figure:
         unit="%",
         n=n,
         method="Wilson score, 95 %",
+    )
+
+
+def difference_figure(found: PairedDifference) -> Figure:
+    """A paired difference of accuracies in percentage points with its Tango interval."""
+    return Figure(
+        value=100 * found.difference,
+        low=100 * found.interval.low,
+        high=100 * found.interval.high,
+        unit="percentage points",
+        n=found.n,
+        method="Tango score for paired proportions, 95 %",
     )
 
 

@@ -1,8 +1,9 @@
-"""Intervals and tests: accuracies measured on the same images, counts, and resampled estimates."""
+"""Intervals and tests: accuracies on the same images, means over seeds, counts, resampled estimates."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binom, chi2, norm
+from scipy.stats import t as student
 
 from tdsnn.errors import UsageError
+
+EQUIVALENCE_MARGIN = 1.0
+"""Percentage points of accuracy below which two models count as equal in practice."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,17 @@ class PairedDifference:
     only_a: int
     """Images that A alone gets right."""
     only_b: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanDifference:
+    """Mean over n seeds of what A has more than B, in the unit of the values."""
+
+    difference: float
+    interval: Interval
+    p_value: float
+    """Paired t-test, two-sided."""
+    n: int
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
@@ -127,6 +143,53 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -
     )
 
 
+def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Interval of the mean of independent values, in their unit (Student, 1908, doi:10.2307/2331554).
+
+    Raises:
+        UsageError: fewer than two values, or one that is not finite.
+    """
+    n = len(values)
+    if n < 2 or not all(map(math.isfinite, values)):
+        raise UsageError(f"An interval of a mean needs two or more finite values, not {list(values)}.")
+    half = float(student.ppf((1 + _level(confidence)) / 2, n - 1)) * _standard_error(values)
+    mean = math.fsum(values) / n
+    return Interval(mean - half, mean + half)
+
+
+def paired_mean_difference(
+    a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95
+) -> MeanDifference:
+    """Compare two models over the same seeds: paired t-test, and its interval of the mean difference.
+
+    Seeds that all differ by the same amount leave no doubt to this test: p is 0, or 1 if that amount is 0.
+
+    Args:
+        a, b: one value for each seed, in the same order.
+
+    Raises:
+        UsageError: rows of different length, and as :func:`t_interval`.
+    """
+    if len(a) != len(b):
+        raise UsageError(
+            f"Paired means need as many values of one model as of the other: {len(a)}, {len(b)}."
+        )
+    differences = [one - other for one, other in zip(a, b, strict=True)]
+    interval = t_interval(differences, confidence=confidence)
+    mean, error = math.fsum(differences) / len(differences), _standard_error(differences)
+    p_value = 2 * float(student.sf(abs(mean) / error, len(differences) - 1)) if error else float(mean == 0)
+    return MeanDifference(difference=mean, interval=interval, p_value=p_value, n=len(differences))
+
+
+def equivalent(interval: Interval, *, margin: float = EQUIVALENCE_MARGIN) -> bool:
+    """Whether an interval of a difference lies wholly inside plus or minus ``margin``.
+
+    With a 95 % interval this is stricter than two one-sided tests at 5 %, which use the 90 % interval
+    (TOST; Schuirmann, 1987, doi:10.1007/BF01068419).
+    """
+    return -margin < interval.low and interval.high < margin
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's step-down adjusted p-values, in the given order (Holm, 1979, jstor:4615733).
 
@@ -182,6 +245,10 @@ def _level(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UsageError(f"A confidence level lies between 0 and 1, not {confidence:g}.")
     return confidence
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _z(confidence: float) -> float:

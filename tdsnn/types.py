@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights in a checkpoint folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Topography:
@@ -66,6 +69,9 @@ class Recipe:
     bn_batches: int = 0
     """Training batches whose mean statistics replace the running ones of batch normalisation at the end, as
     "precise BN" (Wu and Johnson 2021, arXiv:2105.07576); 0 keeps the running ones."""
+    rate_penalty: float = 0.0
+    """Weight of the mean output of the layers with sheets: of spikes, their mean firing rate, as fewer spikes
+    are fewer operations. 0 leaves it out."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 turns clipping off."""
     precision: str = "bf16"
@@ -135,3 +141,8 @@ class Release:
     hub_repo: str | None = None
     hub_commit: str | None = None
     """40-hex commit of ``hub_repo``."""
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Content of the released weights, 64 hex digits; None where the release lists none."""
+        return next((file.sha256 for file in self.files if file.path == WEIGHTS_FILE), None)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import atomic, read_json, sha256_of, verify, write_atomic
+from tdsnn.types import WEIGHTS_FILE as WEIGHTS_FILE
 from tdsnn.types import FileRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 _SCHEMA = 1
 _MODEL = "model."
 _SHEETS, _POSITIONS = "sheets.", ".positions"
@@ -82,7 +82,9 @@ def save_checkpoint(
 
 def _shortened(value: Tensor) -> Tensor:
     """A float32 matrix or kernel in half precision, if that changes nothing."""
-    short = value.half() if value.ndim > 1 and value.dtype.is_floating_point else value
+    import torch
+
+    short = value.half() if value.ndim > 1 and value.dtype == torch.float32 else value
     return short if bool((short == value).all()) else value
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdsnn.bench.plan import Subject
-from tdsnn.results import Cell, Comparison, Figure, accuracy_figure, digest_of
+from tdsnn.results import Cell, Comparison, accuracy_figure, difference_figure, digest_of
 from tdsnn.stats import holm, paired_difference
 
 WORST_CASE = "worst case"
@@ -84,14 +84,7 @@ def comparisons(
             twin=twin,
             attack=attack,
             eps_255=eps_255,
-            difference=Figure(
-                value=100 * difference.difference,
-                low=100 * difference.interval.low,
-                high=100 * difference.interval.high,
-                unit="percentage points",
-                n=difference.n,
-                method="Tango score for paired proportions, 95 %",
-            ),
+            difference=difference_figure(difference),
             only_model=difference.only_a,
             only_twin=difference.only_b,
             p_mcnemar=difference.p_value,

@@ -40,7 +40,7 @@ def _show_group(result: Result, group: tuple[str, ...], *, svg: Path | None) -> 
         for row in result.comparisons
         if (row.model, row.twin) == (*group, "")[:2]
     }
-    columns = ["attack, /255", *(f"{_short(name)} %" for name in group)]
+    columns = ["attack, /255", *(f"{short(name)} %" for name in group)]
     if len(group) == 2:
         columns += ["difference", "p"]
     rows = []
@@ -55,7 +55,8 @@ def _show_group(result: Result, group: tuple[str, ...], *, svg: Path | None) -> 
     _output.table(title, columns, rows, caption=_caption(result, group), svg=svg)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A model's name in the heading of a column."""
     return name.rstrip("/").rpartition("/")[2].partition(".")[0]
 
 
@@ -66,18 +67,24 @@ def _label(cell: Cell) -> str:
 
 
 def _accuracy(cell: Cell) -> str:
-    return "refused" if cell.accuracy is None else _interval(cell.accuracy)
+    return "refused" if cell.accuracy is None else interval(cell.accuracy)
 
 
-def _interval(figure: Figure, sign: str = "") -> str:
-    return f"{figure.value:{sign}.1f} [{figure.low:{sign}.1f}, {figure.high:{sign}.1f}]"
+def interval(figure: Figure, sign: str = "", *, digits: int = 1) -> str:
+    """A figure with its interval; ``sign`` is ``+`` for a difference."""
+    form = f"{sign}.{digits}f"
+    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
+
+
+def p_value(p: float) -> str:
+    """A p-value, of the smallest ones only how small."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _difference(row: Comparison | None) -> list[str]:
     if row is None:
         return ["-", "-"]
-    p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "<0.001"
-    return [_interval(row.difference, "+"), p]
+    return [interval(row.difference, "+"), p_value(row.p_holm)]
 
 
 def _caption(result: Result, group: tuple[str, ...]) -> str:
@@ -97,12 +104,12 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
     ]
     if len(group) == 2:
         lines.append(
-            f"difference: {_short(group[0])} minus {_short(group[1])} in percentage points, paired, 95 % "
+            f"difference: {short(group[0])} minus {short(group[1])} in percentage points, paired, 95 % "
             f"Tango interval; p: exact McNemar, Holm over {len(result.comparisons)} comparisons."
         )
     lines += sorted({str(model["caveat"]) for model in models if model["caveat"]})
     lines += [
-        f"WARNING: the gradients of {_short(model['name'])} may be masked: {sign['message']}"
+        f"WARNING: the gradients of {short(model['name'])} may be masked: {sign['message']}"
         for model in models
         for sign in model["masking_signs"]
     ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdsnn.cli import _output
+from tdsnn.cli import _output, _progress
 from tdsnn.errors import GateError, Interrupted
 from tdsnn.registry import Registry
 
@@ -161,12 +160,12 @@ def _run(request: _Request, *, fresh: bool) -> tuple[Result, Path]:
     try:
         plan, subjects = _prepare(request)
 
-        from tdsnn.bench.runner import run_bench
+        from tdsnn.bench.runner import run_bench, total_images
         from tdsnn.results import ResultFolder
 
         folder = request.out or plan.default_folder(subjects)
         stopped = f"Stopped; finished cells are kept in {folder}."
-        with _progress(plan, subjects) as progress:
+        with _progress.images(total_images(plan, subjects)) as progress:
             result = run_bench(plan, subjects, ResultFolder(folder), fresh=fresh, progress=progress)
     except KeyboardInterrupt as stop:
         raise Interrupted(stopped, hint=f"Go on with: {request.command_line()}") from stop
@@ -202,22 +201,3 @@ def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
         _output.note(NOTICE)
         compile_subjects(loaded.subjects, device=device)
     return plan, loaded.subjects
-
-
-@contextmanager
-def _progress(plan: Plan, subjects: Sequence[Subject]) -> Iterator[Callable[[int, str], None]]:
-    """A bar on stderr over all images of all cells."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from tdsnn.bench.runner import total_images
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_output.console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total_images(plan, subjects))
-        yield lambda images, label: bar.update(task, advance=images, description=label)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from tdsnn.cli._output import JsonFlag, emit_json, table
-from tdsnn.manifest import list_models, load_release, resolve
+from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.registry import suggest
 from tdsnn.store import source_of
 from tdsnn.types import Manifest
@@ -21,9 +21,12 @@ def command(
         typer.Option("--topographic/--no-topographic", help="Only models with, or without, a spatial loss."),
     ] = None,
     architecture: Annotated[str | None, typer.Option(help="Only models of this architecture.")] = None,
+    seeds: Annotated[bool, typer.Option("--seeds", help="Give every released seed its own row.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """List the models of the zoo, their accuracy and where their weights come from.
+
+    The accuracy of an entry with several released seeds is their mean.
 
     Examples:
 
@@ -43,26 +46,31 @@ def command(
         and architecture in (None, manifest.architecture)
         and topographic in (None, manifest.topographic)
     ]
+    if not seeds:
+        rows = _gathered(rows)
     if json:
         emit_json({"models": rows})
         return
+    mean = ", mean over seeds" if any(row["seeds"] > 1 for row in rows) else ""
     table(
         "Models",
         ("model", "dataset", "T", "params", "acc. %", "weights"),
         [_cells(row) for row in rows],
-        caption="acc. %: clean accuracy on the test images. More: tdsnn-zoo info MODEL",
+        caption=f"acc. %: clean accuracy on the test images{mean}. More: tdsnn-zoo info MODEL",
     )
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:
     release = load_release(manifest.name)
     metrics = release.metrics if release else {}
+    accuracy = metrics.get("clean_accuracy", {}).get("value")
     return {
         "name": manifest.name,
         "dataset": manifest.dataset,
         "timesteps": manifest.arguments.get("timesteps"),
         "parameters": metrics.get("parameters", {}).get("value"),
-        "clean_accuracy_percent": metrics.get("clean_accuracy", {}).get("value"),
+        "clean_accuracy_percent": accuracy,
+        "seeds": 0 if accuracy is None else 1,
         "topographic": manifest.topographic,
         "weights": source_of(release) if release else None,
         "default": manifest.default,
@@ -72,6 +80,20 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _gathered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each entry, with the mean accuracy over its released seeds."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        entries.setdefault(entry_and_seed(row["name"])[0], []).append(row)
+    return [_mean(seeds) for seeds in entries.values()]
+
+
+def _mean(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    known = [row["clean_accuracy_percent"] for row in seeds if row["clean_accuracy_percent"] is not None]
+    mean = sum(known) / len(known) if known else None
+    return seeds[0] | {"clean_accuracy_percent": mean, "seeds": len(known)}
+
+
 def _check(option: str, value: str | None, known: set[str]) -> None:
     if value is not None and value not in known:
         raise suggest(value, sorted(known), kind=f"{option} in the zoo", command="tdsnn-zoo list")
@@ -79,11 +101,12 @@ def _check(option: str, value: str | None, known: set[str]) -> None:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     parameters, accuracy = row["parameters"], row["clean_accuracy_percent"]
+    seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
     return [
         row["name"],
         row["dataset"],
         "-" if row["timesteps"] is None else str(row["timesteps"]),
         "-" if parameters is None else f"{parameters / 1e6:.2f} M",
-        "-" if accuracy is None else f"{accuracy:.2f}",
+        "-" if accuracy is None else f"{accuracy:.2f}{seeds}",
         row["weights"] or "none",
     ]

@@ -41,7 +41,8 @@ def command(
 ) -> None:
     """Measure a finished run and put it into the zoo; with --repo, publish it on the Hub.
 
-    A run becomes `zoo/checkpoints/NAME` and `zoo/releases/NAME.json`; its accuracy is what `bench` measures.
+    A run becomes `zoo/checkpoints/NAME`, `zoo/verdicts/NAME.safetensors` and `zoo/releases/NAME.json`; its
+    accuracy is what `bench` measures.
     Before an entry is sent it must load strictly, keep no state, and reproduce its stored accuracy. What is
     sent is one commit, and none if nothing changed. The token is that of HF_TOKEN or `hf auth login`.
 

@@ -119,7 +119,7 @@ def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
             f"{sweep.name}: {count} of {len(states)} runs done",
             ("run", "state", "epoch", "held out %", "CPU min", "left"),
             [_cells(states[run.name], run.manifest.recipe.epochs) for run in sweep.runs],
-            caption=f"{time_left}; folder: {sweep.runs[0].folder.parent}",
+            caption=f"{time_left}; folder: {sweep.folder}",
         )
         for run in sweep.runs if planned else ():
             waits = f", after {run.waits_for}" if run.waits_for else ""

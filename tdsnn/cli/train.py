@@ -102,6 +102,7 @@ def describe(line: dict[str, Any]) -> str:
         ("L_L", "L_L", ".3f"),
         ("L_S", "L_S", ".3f"),
         ("spatial", "spatial", ".3f"),
+        ("rate", "rate", ".3f"),
         ("masked", "silent pairs", ".1%"),
         ("accuracy", "train", ".2%"),
         ("held_out_accuracy", "held out", ".2%"),

@@ -10,7 +10,7 @@ from typing import Any
 from tdsnn import manifest as manifests
 from tdsnn.report._documents import Survey, benches, surveys
 from tdsnn.report._measured import attacked, marked, strength
-from tdsnn.report._tables import Entry, Pair, weights_sha256
+from tdsnn.report._tables import Entry, Pair
 from tdsnn.results import Cell, Result
 from tdsnn.types import About, Manifest, Release
 
@@ -62,7 +62,7 @@ def gather(manifest: Manifest, release: Release, dataset: About) -> Facts:
         entries.append(Entry(manifest=manifests.resolve(manifest.twin), release=twin))
     entries.sort(key=lambda one: not one.manifest.topographic)
     withheld = manifest.topographic and twin is None
-    sums = {one.name: weights_sha256(one.release) for one in entries}
+    sums = {one.name: one.release.weights_sha256 for one in entries}
     weights = {name: sha256 for name, sha256 in sums.items() if sha256 is not None}
     usable = not withheld and len(weights) == len(entries)
     return Facts(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
-from tdsnn.types import FileRecord, Manifest, Release
+from tdsnn.types import WEIGHTS_FILE, Manifest, Release
 
 _ONLY_WITH = {
     "form": ("loss", "tdann"),
@@ -18,13 +18,13 @@ _ONLY_WITH = {
     "matrix_lr": ("optimizer", "muon"),
 }
 """Fields that mean something only beside another field's value, in the same table."""
-_WEIGHTS_FILE = "model.safetensors"
 _LABELS = {"clean_accuracy": "accuracy without attack", "parameters": "parameters"}
 _LOGGED = {
     "task": ("classification loss", ".4f"),
     "L_L": ("spatial loss of rates, L_L", ".3f"),
     "L_S": ("spatial loss of spike times, L_S", ".3f"),
     "spatial": ("spatial loss", ".3f"),
+    "rate": ("mean firing rate", ".3f"),
     "masked": ("pairs of units left out because one was silent", ".1%"),
     "accuracy": ("accuracy on training images", ".2%"),
     "monitor_accuracy": ("accuracy on some test images", ".2%"),
@@ -136,7 +136,7 @@ def log(pair: Pair) -> str:
 def provenance(release: Release) -> str:
     """Where the weights come from."""
     training = release.provenance.get("training", {})
-    state = training.get("code", {})
+    state = training.get("code") or {}  # none outside a checkout
     commit = (
         f"{code(state['commit'])}{' with uncommitted changes' * bool(state.get('dirty'))}"
         if state.get("commit")
@@ -149,19 +149,9 @@ def provenance(release: Release) -> str:
     ]
     digests = release.provenance.get("data_digests", {})
     rows += [[f"{words(split)} images, sha256", code(digest)] for split, digest in digests.items()]
-    weights = [
-        [code(file.path), f"sha256 {code(file.sha256)}"] for file in release.files if _is_weights(file)
-    ]
+    sha256 = release.weights_sha256
+    weights = [] if sha256 is None else [[code(WEIGHTS_FILE), f"sha256 {code(sha256)}"]]
     return table(["provenance", ""], [row for row in rows if row[1]] + weights, left=2)
-
-
-def weights_sha256(release: Release) -> str | None:
-    """Content of the released weights."""
-    return next((file.sha256 for file in release.files if _is_weights(file)), None)
-
-
-def _is_weights(file: FileRecord) -> bool:
-    return file.path == _WEIGHTS_FILE
 
 
 def _settings(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,6 @@ from tdsnn.train.state import SETTINGS
 
 BUSY = 75
 """EX_TEMPFAIL of sysexits.h."""
-_LOCK = ".lock"
 
 
 class _Pulse:
@@ -70,6 +69,11 @@ class _Pulse:
         )
 
 
+def lock_of(run: Run) -> FileLock:
+    """Held by whoever trains a run; it goes with its process, however that ends."""
+    return FileLock(run.folder / ".lock")
+
+
 def say(text: str) -> None:
     """A line for the log of a process that nobody watches."""
     sys.stderr.write(text + "\n")
@@ -78,7 +82,7 @@ def say(text: str) -> None:
 def work(run: Run, auxiliary: Path | None) -> int:
     """Train a run to its end, or go on where it was; returns the exit code."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.folder / _LOCK)
+    lock = lock_of(run)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from filelock import Timeout
+
 from tdsnn.errors import Interrupted, MissingError, UsageError
-from tdsnn.sweep.job import BUSY, say
+from tdsnn.sweep.job import BUSY, lock_of, say
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
 
@@ -70,7 +72,8 @@ class Worker:
             states = read_states(self.sweep.runs)
             open_runs = [run for run in self.sweep.runs if not _ended(run, states)]
             for run in open_runs:
-                if states[run.name].kind in ("queued", "stopped") and run.name not in self._taken:
+                ready = states[run.name].kind in ("queued", "stopped")
+                if ready and run.name not in self._taken and _free(run):
                     self._taken.add(run.name)
                     return run, True
             return None, bool(open_runs)
@@ -88,6 +91,17 @@ class Worker:
         if code in (BUSY, Interrupted.exit_code):
             with self._choosing:
                 self._taken.discard(run.name)
+
+
+def _free(run: Run) -> bool:
+    """Whether nobody has the run now; asked before a process is started that would find the same out."""
+    if not run.folder.exists():
+        return True
+    try:
+        with lock_of(run).acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 def _ended(run: Run, states: Mapping[str, RunState]) -> bool:
@@ -172,8 +186,7 @@ def submit(
             "Slurm needs the package 'submitit', which is not installed.",
             hint="Install it: pip install 'tdsnn-zoo[slurm]'",
         ) from error
-    parent = sweep.runs[0].folder.parent
-    executor = submitit.AutoExecutor(folder=parent / "submitit", cluster=cluster)
+    executor = submitit.AutoExecutor(folder=sweep.folder / "submitit", cluster=cluster)
     executor.update_parameters(name=f"tdsnn-{sweep.name}", **_parameters(options))
     with executor.batch():
         submitted = [executor.submit(_work, sweep, threads) for _ in range(jobs)]

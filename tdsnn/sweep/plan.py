@@ -75,6 +75,11 @@ class Sweep:
         """The file's name without its ending."""
         return self.path.stem
 
+    @property
+    def folder(self) -> Path:
+        """The parent of all run folders."""
+        return self.runs[0].folder.parent
+
 
 def read_sweep(path: Path, *, folder: Path | None = None) -> Sweep:
     """Read and check a sweep file and the run folders that exist already.

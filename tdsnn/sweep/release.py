@@ -1,6 +1,6 @@
 """What becomes of finished runs: releases of the zoo, and a document of those that tried other settings.
 
-``benchmarks/results/sweeps/NAME.json``, schema 1::
+``results.json`` beside the run folders, schema 1 (official copies are in ``benchmarks/results/sweeps``)::
 
     schema, sweep, summary
     runs    one record for each finished run with settings or a label of its own: entry, seed, label,
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from tdsnn import manifest as manifests
-from tdsnn import paths, zoo
+from tdsnn import zoo
 from tdsnn.data._base import load_training
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
 from tdsnn.files import read_json, sha256_of, write_atomic
@@ -32,18 +32,13 @@ from tdsnn.sweep.state import read_states
 from tdsnn.train.loop import CHECKPOINT
 from tdsnn.train.release import alignment, embed
 from tdsnn.train.session import OUTCOME
-from tdsnn.types import Release
 from tdsnn.weights import WEIGHTS_FILE
 
 _SCHEMA = 1
+RESULTS = "results.json"
 _SMOOTHNESS = "category_smoothness"
 
 Note = Callable[[str], None]
-
-
-def results_path(name: str) -> Path:
-    """Where the document of a sweep is."""
-    return paths.bundled("benchmarks", "results", "sweeps", f"{name}.json")
 
 
 def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
@@ -93,15 +88,11 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
 
 def _released(run: Run) -> bool:
     release = manifests.load_release(run.entry)
-    return release is not None and _weights(release) == sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
-
-
-def _weights(release: Release) -> str | None:
-    return next((file.sha256 for file in release.files if file.path == WEIGHTS_FILE), None)
+    return release is not None and release.weights_sha256 == sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
 
 
 def _measure_others(sweep: Sweep, runs: list[Run], *, note: Note) -> list[str]:
-    path = results_path(sweep.name)
+    path = sweep.folder / RESULTS
     known = {record["run"]: record for record in _stored(path)}
     measured = []
     for run in runs:

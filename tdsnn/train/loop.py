@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from tdsnn.train.finish import round_weights, settle_statistics
 from tdsnn.train.images import accuracy, prepare
 from tdsnn.train.optim import Average, build_optimizer, set_lr
 from tdsnn.train.preparation import fresh_model, prepare_sheets
+from tdsnn.train.progress import Meter, Position, Watcher
 from tdsnn.train.state import keep_lines, load_state, save_state
 from tdsnn.train.stopping import Stop
 from tdsnn.types import Manifest
@@ -37,52 +37,6 @@ LOG = "log.jsonl"
 CHECKPOINT = "checkpoint"
 _SAVE_EVERY_S = 180.0
 """What a kill may cost, in seconds of training; a state is written in less than one."""
-
-
-class Watcher(Protocol):
-    """Receives what happens, for progress bars; a run without one is silent."""
-
-    def step(self, line: dict[str, Any]) -> None: ...
-    def epoch(self, line: dict[str, Any]) -> None: ...
-
-
-@dataclass
-class Position:
-    """Where a run stands. ``step`` counts the batches done of the current epoch."""
-
-    epoch: int = 0
-    step: int = 0
-
-
-class _Meter:
-    """Sums of what an epoch's steps reported, its first step's shares, and the pace since it was (re)started.
-
-    Args:
-        stored: what :meth:`stored` gave, to go on from there.
-    """
-
-    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
-        kept = stored or {"steps": 0, "sums": {}, "shares": {}}
-        self.steps: int = kept["steps"]
-        self.sums: dict[str, float] = dict(kept["sums"])
-        self.shares: dict[str, float] = dict(kept["shares"])
-        self._started, self._before = time.perf_counter(), self.steps
-
-    def add(self, parts: Mapping[str, Tensor]) -> None:
-        self.steps += 1
-        for key, value in parts.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
-
-    def stored(self) -> dict[str, Any]:
-        return {"steps": self.steps, "sums": self.sums, "shares": self.shares}
-
-    def means(self) -> dict[str, float]:
-        return {key: total / self.steps for key, total in self.sums.items()}
-
-    def pace(self) -> float | None:
-        """Seconds a step since the start; None before the first one."""
-        done = self.steps - self._before
-        return (time.perf_counter() - self._started) / done if done else None
 
 
 class Trainer:
@@ -113,7 +67,7 @@ class Trainer:
         self.stop = stop or Stop()
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.position = Position()
-        self.meter = _Meter()
+        self.meter = Meter()
         self._cpu_before = -time.process_time()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
@@ -149,7 +103,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
-        self.meter = _Meter(state["meter"])
+        self.meter = Meter(state["meter"])
         self._cpu_before = state["cpu_seconds"] - time.process_time()
         if self.average is not None:
             device = self.accelerator.device
@@ -248,7 +202,7 @@ class Trainer:
             recipe.seed, self.position.epoch, samples=len(self.train.labels), batch_size=recipe.batch_size
         )
         if not self.position.step:
-            self.meter = _Meter()
+            self.meter = Meter()
         for step in range(self.position.step, len(plan)):
             with self.stop.whole():
                 parts = self._step(plan[step], epoch=self.position.epoch, step=step)
@@ -257,26 +211,12 @@ class Trainer:
             yield self._line()
 
     def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        recipe, topography = self.manifest.recipe, self.manifest.topography
-        epochs_done = epoch + step / self.steps_per_epoch
-        set_lr(self.optimizer, recipe, epochs_done)
+        recipe = self.manifest.recipe
+        set_lr(self.optimizer, recipe, epoch + step / self.steps_per_epoch)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = chosen[rank::world].numpy()
         images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))
-        with record(self.model, self.spatial.layers if self.spatial else ()) as outputs:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                logits = self.wrapped(images).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
-            if self.spatial:
-                ramp = min(1.0, epochs_done / topography.warmup_epochs) if topography.warmup_epochs else 1.0
-                spatial = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
-                parts |= spatial.parts
-                # Once an epoch, at full weight: during the warm-up it already shows what is to come.
-                if not self.meter.steps:
-                    terms = {"task": loss, **spatial.terms}
-                    self.meter.shares = gradient_shares(terms, self.model.parameters())
-                loss = loss + ramp * spatial.total
+        loss, parts = self._loss(images, labels, epoch=epoch, step=step)
         if not math.isfinite(loss.item()):
             found = ", ".join(f"{name} {float(value):.3g}" for name, value in parts.items())
             raise GateError(
@@ -291,6 +231,36 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         return parts
+
+    def _loss(
+        self, images: Tensor, labels: Tensor, *, epoch: int, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and for the log its parts before weighting."""
+        recipe, topography = self.manifest.recipe, self.manifest.topography
+        layers = set(self.spatial.layers) if self.spatial else set()
+        layers |= set(self.model.sheet_layers) if recipe.rate_penalty else set()
+        with record(self.model, sorted(layers)) as outputs:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                logits = self.wrapped(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+            terms = {"task": loss}
+            if recipe.rate_penalty:
+                rate = torch.stack(
+                    [outputs[name].mean(dtype=torch.float32) for name in sorted(layers)]
+                ).mean()
+                parts["rate"] = rate.detach()
+                terms["rate"] = recipe.rate_penalty * rate
+            if self.spatial:
+                spatial = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
+                parts |= spatial.parts
+                # Once an epoch, at full weight: during the warm-up it already shows what is to come.
+                if not self.meter.steps:
+                    self.meter.shares = gradient_shares(terms | spatial.terms, self.model.parameters())
+                done = epoch + step / self.steps_per_epoch
+                ramp = min(1.0, done / topography.warmup_epochs) if topography.warmup_epochs else 1.0
+                terms["spatial"] = ramp * spatial.total
+        return torch.stack(tuple(terms.values())).sum(), parts
 
     def _batch(self, indices: np.ndarray[Any, Any], draws: torch.Generator) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(self.train.images[indices])

@@ -24,6 +24,7 @@ _RANGES = {
     "label_smoothing": (0.0, 0.99),
     "ema_decay": (0.0, 0.99999),
     "bn_batches": (0, 10_000),
+    "rate_penalty": (0.0, 1e6),
     "clip_norm": (0.0, 1e6),
     "alpha": (0.0, 1e6),
     "beta": (0.0, 1e6),

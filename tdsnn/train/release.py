@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tdsnn import manifest as manifests
-from tdsnn import paths, store
-from tdsnn.bench.plan import Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn import paths, store, verdicts
+from tdsnn.bench.clean import clean_verdicts
+from tdsnn.bench.seeds import RATE_ALIGNMENT
 from tdsnn.bench.subjects import load_subjects
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
-from tdsnn.results import ResultFolder
+from tdsnn.results import accuracy_figure
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
 from tdsnn.train.loop import CHECKPOINT, LOG
 from tdsnn.train.session import OUTCOME
 from tdsnn.train.state import read_settings, settings_of
 from tdsnn.types import FileRecord, Manifest, Release
+from tdsnn.verdicts import CleanVerdicts
 
 ALIGNMENT_IMAGES = 1_000
 ALIGNMENT_CLUSTERS = 50
@@ -33,7 +36,7 @@ _BATCH = 100
 
 
 def embed(run_dir: Path) -> Release:
-    """Measure a finished run and put it into ``checkpoints`` and ``releases`` of the zoo folder.
+    """Measure a finished run; put it into ``checkpoints``, ``verdicts`` and ``releases`` of the zoo folder.
 
     Clean accuracy comes from the benchmark itself, over the whole test split, after its gates. What is too
     large for the project goes to the cache, from where it can be published.
@@ -51,7 +54,7 @@ def embed(run_dir: Path) -> Release:
     manifests.require_writable(manifest.name)
     _check_settings(run_dir, manifest)
     test = load_split(manifest.dataset, "test")
-    metrics = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
+    metrics, clean = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
     release = Release(
         name=manifest.name,
         files=tuple(
@@ -69,6 +72,7 @@ def embed(run_dir: Path) -> Release:
     for file in release.files:
         copy_atomic(run_dir / CHECKPOINT / file.path, folder / file.path)
     _drop_figures(folder, release)
+    verdicts.write(release.name, clean)
     about = DATASETS.load(manifest.dataset).about
     written = cards.write(manifest, release, about)
     twin = manifests.load_release(manifest.twin)
@@ -79,9 +83,10 @@ def embed(run_dir: Path) -> Release:
 
 
 def _folder(release: Release) -> Path:
-    """Where the checkpoint goes: into the zoo folder, or the cache if it is too large for the project's."""
+    """Where the checkpoint goes: into the zoo folder, or the cache if the project does not embed it."""
     own = manifests.home(release.name) == paths.bundled("zoo")
-    if own and sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES:
+    large = sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES
+    if own and (large or manifests.entry_and_seed(release.name)[1]):
         return store.cached(release)
     return store.stored(release.name)
 
@@ -108,45 +113,73 @@ def _check_settings(run_dir: Path, manifest: Manifest) -> None:
             )
 
 
-def _measure(checkpoint: Path, manifest: Manifest, test: Split, *, results: Path) -> dict[str, Any]:
-    device = torch.device("cpu")
-    loaded = load_subjects([str(checkpoint.resolve())], device=device, compiled=True)
-    plan = Plan(dataset=manifest.dataset, split=test, n=len(test.labels), strikes=(), device=device)
-    (cell,) = run_bench(plan, loaded.subjects, ResultFolder(results)).cells
-    if cell.accuracy is None:
-        raise GateError(f"The clean accuracy of {manifest.name} could not be measured: {cell.error}.")
-    figure = cell.accuracy
+def _measure(
+    checkpoint: Path, manifest: Manifest, test: Split, *, results: Path
+) -> tuple[dict[str, Any], CleanVerdicts]:
+    loaded = load_subjects([str(checkpoint.resolve())], device=torch.device("cpu"), compiled=True)
+    measured = clean_verdicts(loaded.subjects, dataset=manifest.dataset, test=test, folder=results)
+    (clean,) = measured.values()
+    figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
     model = loaded.subjects[0].model
-    rate, timing = alignment(model, test, manifest).values()
-    return {
+    aligned = alignment(model, test, manifest)
+    units = {
+        "rate": (RATE_ALIGNMENT, "correlation of rate similarity with proximity"),
+        "timing": ("P(r_CCG, d)", "correlation of spike-time similarity with proximity"),
+    }
+    metrics = {
         "clean_accuracy": {
             "value": figure.value,
             "unit": "%",
-            "n": len(test.labels),
+            "n": figure.n,
             "interval": [figure.low, figure.high],
         },
         "parameters": {"value": sum(p.numel() for p in model.parameters()), "unit": "count"},
-        "P(r, d)": _layers(rate, "correlation of rate similarity with proximity"),
-        "P(r_CCG, d)": _layers(timing, "correlation of spike-time similarity with proximity"),
+        **{units[part][0]: _layers(layers, units[part][1]) for part, layers in aligned.items()},
     }
+    if model.neurons:
+        metrics["firing rate"] = {
+            "unit": "spikes per unit and time step",
+            "n": ALIGNMENT_IMAGES,
+            "layers": {layer: round(rate, 4) for layer, rate in firing_rates(model, test).items()},
+        }
+    return metrics, clean
 
 
-def alignment(model: Model, test: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:
-    """P(r, d) and P(r_CCG, d) of each sheet on the first test images, on the manifest's neighbourhoods."""
+def firing_rates(model: Model, split: Split) -> dict[str, float]:
+    """Mean output of each layer with a sheet on the first images of a split, in spikes per unit and step."""
+    sums, images = dict.fromkeys(model.sheet_layers, 0.0), 0
+    for outputs in _outputs(model, split):
+        count = next(iter(outputs.values())).shape[1]
+        images += count
+        for layer in sums:
+            sums[layer] += count * float(outputs[layer].mean(dtype=torch.float32))
+    return {layer: total / images for layer, total in sums.items()}
+
+
+def _outputs(model: Model, split: Split) -> Iterator[Mapping[str, Tensor]]:
+    """Outputs of the layers with sheets, batch by batch of the first images."""
+    for start in range(0, min(ALIGNMENT_IMAGES, len(split.labels)), _BATCH):
+        images, _ = split.take(slice(start, start + _BATCH))
+        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
+            model(images)
+        yield outputs
+
+
+def alignment(model: Model, split: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:
+    """P(r, d) as ``rate`` and P(r_CCG, d) as ``timing`` of each sheet on the first images of a split, on the
+    manifest's neighbourhoods; a model with one time step has no spike times."""
     topography = manifest.topography
     measured = Alignment(
         model.sheets,
         clusters=ALIGNMENT_CLUSTERS,
         units=topography.cluster_units,
-        window=topography.window,
+        window=min(topography.window, model.timesteps - 1),
         seed=topography.sheet_seed,
     )
-    for start in range(0, min(ALIGNMENT_IMAGES, len(test.labels)), _BATCH):
-        images, _ = test.take(slice(start, start + _BATCH))
-        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
-            model(images)
+    for outputs in _outputs(model, split):
         measured.update(outputs)
-    return measured.compute()
+    found = measured.compute()
+    return found if model.timesteps > 1 else {"rate": found["rate"]}
 
 
 def _layers(values: dict[str, LayerAlignment], unit: str) -> dict[str, Any]:

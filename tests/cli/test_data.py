@@ -48,7 +48,7 @@ def test_list_shows_every_dataset(cache: Path, capsys: pytest.CaptureFixture[str
     assert tuple(entries) == DATASETS.names()
     assert all(name in table for name in entries)
     assert entries["cifar10"]["splits"]["test"]["size"] == 10_000
-    assert entries["cifar100"]["splits"]["test"]["sha256"] is None
+    assert entries["floc"]["splits"]["train"]["sha256"] is None
     assert entries["digits"]["cached_splits"] == []
 
 

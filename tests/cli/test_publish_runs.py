@@ -10,17 +10,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import run
 from hub_server import HubServer
 from tiny import MANIFEST, NAME, measured, release_entry, tiny
 
-from tdsnn import store, zoo
+from tdsnn import store, verdicts, zoo
+from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release
 from tdsnn.train import release as releases
-from tdsnn.types import Release
+from tdsnn.types import WEIGHTS_FILE, Release
+from tdsnn.verdicts import CleanVerdicts
 
 REPO = "alice/tiny"
+RIGHT = np.array([True, False, True])
 
 
 @pytest.fixture
@@ -35,7 +39,14 @@ def entry(
     monkeypatch.setenv("HF_TOKEN", "hf_write_secret")
     monkeypatch.setattr(releases, "_check_settings", lambda *parts: None)
     monkeypatch.setattr(
-        releases, "_measure", lambda checkpoint, *parts, results: measured(str(checkpoint.resolve()))
+        releases,
+        "_measure",
+        lambda checkpoint, *parts, results: (
+            measured(str(checkpoint.resolve())),
+            CleanVerdicts(
+                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, right=RIGHT
+            ),
+        ),
     )
     return release_entry(project, monkeypatch)
 
@@ -68,6 +79,9 @@ def test_a_run_to_the_zoo_and_to_a_hub(
     written = load_release(NAME)
     assert written is not None
     assert written.hub_commit == document["commit"]
+    stored = verdicts.read(written)
+    assert stored is not None, "they are about the weights that were published"
+    np.testing.assert_array_equal(stored.right, RIGHT)
     weights = (folder / releases.CHECKPOINT / "model.safetensors").read_bytes()
     assert hub_server.files(REPO)["model.safetensors"] == weights
     assert not list(figures.iterdir())
@@ -94,6 +108,7 @@ def test_a_run_of_ones_own_zoo_leaves_the_project_alone(
     assert run("publish", str(finished_run(tmp_path / "run", "ours.digits"))) == 0
     assert store.locate("ours").source == "folder"
     assert (mine / "checkpoints" / "ours.digits" / "README.md").is_file()
+    assert (mine / "verdicts" / "ours.digits.safetensors").is_file()
     assert run("publish", "--all", "--repo", "alice") == 0
     assert ("model", "alice/ours.digits") in hub_server.repos
     assert ("model", f"alice/{NAME}") not in hub_server.repos, "not the lab's"

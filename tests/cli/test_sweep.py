@@ -15,8 +15,11 @@ import pytest
 from command import run
 from sweeps import PAIR, write, zoo_folder
 
+from tdsnn import store
+from tdsnn.manifest import load_release
 from tdsnn.sweep.launch import submit
 from tdsnn.sweep.plan import read_sweep
+from tdsnn.sweep.release import RESULTS
 from tdsnn.sweep.state import BEAT, FAILED, read_states
 from tdsnn.train.session import OUTCOME
 from tdsnn.train.state import STATE
@@ -28,7 +31,7 @@ pytest.importorskip("sklearn")
 def start(*arguments: str) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
-        [sys.executable, "-m", "tdsnn.cli.main", "sweep", *arguments],
+        [sys.executable, "-m", "tdsnn.cli.main", "sweep", *arguments, "--threads", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -150,9 +153,13 @@ def test_sigterm_saves_and_a_failure_stops_nobody(
 
 
 @pytest.mark.slow
-def test_jobs_of_a_cluster_share_the_work(zoo_folder: Path, tmp_path: Path) -> None:
+def test_jobs_of_a_cluster_share_the_work_and_all_is_released(
+    zoo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("submitit")
-    sweep = read_sweep(write(tmp_path, "settings = ['epochs=1']" + PAIR), folder=tmp_path / "cluster")
+    text = PAIR + '[[runs]]\nentry = "plain.digits"\nlabel = "slow"\nsettings = ["lr=1e-4"]\n'
+    path, folder = write(tmp_path, text), tmp_path / "cluster"
+    sweep = read_sweep(path, folder=folder)
     identifiers = submit(sweep, jobs=2, threads=1, options=["timeout_min=5"], cluster="local")
     assert len(identifiers) == 2
     deadline = time.monotonic() + 120
@@ -163,3 +170,24 @@ def test_jobs_of_a_cluster_share_the_work(zoo_folder: Path, tmp_path: Path) -> N
         time.sleep(0.5)
     assert {name: state.kind for name, state in states.items()} == dict.fromkeys(states, "done")
     assert all((one.folder / OUTCOME).exists() for one in sweep.runs)
+
+    # What is finished becomes releases, and a document of what tried other settings.
+    again = ("sweep", str(path), "--run-dir", str(folder), "--release", "--json")
+    assert run(*again) == 0
+    done = json.loads(capsys.readouterr().out)
+    names = ["plain.digits", "topo.digits"]
+    assert (done["released"], done["measured"], done["failed"]) == (names, ["plain.digits+slow"], {})
+    for name in names:
+        release = load_release(name)
+        assert release is not None
+        accuracy = release.metrics["clean_accuracy"]
+        assert 0 < accuracy["value"] <= 100
+        assert accuracy["n"] == 355
+        assert store.available(name) == "folder"
+    (record,) = json.loads((folder / RESULTS).read_text())["runs"]
+    assert (record["entry"], record["seed"], record["label"]) == ("plain.digits", 0, "slow")
+    assert record["held_out_accuracy"]["n"] == 144
+    assert set(record["alignment"]) == {"rate", "timing"}
+    assert run(*again) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done == {"released": [], "measured": [], "failed": {}}, "nothing is done twice"

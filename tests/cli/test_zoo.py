@@ -97,6 +97,23 @@ def test_list_filters(zoo_copy: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert NAME in names("--dataset", "fashion_mnist", "--architecture", "sresnet18")
 
 
+def test_list_shows_the_mean_over_seeds(zoo_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, accuracy in ((1, 92.0), (2, 93.05)):
+        metrics = {"clean_accuracy": {"value": accuracy, "unit": "%", "n": 10000, "interval": [90.0, 95.0]}}
+        write_release(Release(name=f"{NAME}-s{seed}", files=(), metrics=metrics, provenance={}))
+    rows = {row["name"]: row for row in answer(capsys, "list")["models"]}
+    assert f"{NAME}-s1" not in rows
+    assert rows[NAME]["clean_accuracy_percent"] == pytest.approx((92.25 + 92.0 + 93.05) / 3)
+    assert (rows[NAME]["seeds"], rows["sresnet18.fashion_mnist"]["seeds"]) == (3, 0)
+    assert run("list") == 0
+    assert "92.43 (3 seeds)" in capsys.readouterr().out
+    rows = {row["name"]: row for row in answer(capsys, "list", "--seeds", "--topographic")["models"]}
+    assert list(rows) == [NAME, f"{NAME}-s1", f"{NAME}-s2"]
+    assert [row["clean_accuracy_percent"] for row in rows.values()] == [92.25, 92.0, 93.05]
+    assert run("list", "--seeds") == 0
+    assert "seeds)" not in capsys.readouterr().out
+
+
 def test_list_reads_each_release_once(zoo_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
@@ -203,7 +220,9 @@ def test_fast(arguments: list[str], limit_seconds: float) -> None:
     assert any(seconds_of("-m", "tdsnn.cli.main", *arguments) < limit_seconds for _ in range(5))
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["info", "tsresnet18"], ["--help"], ["bench", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["info", "tsresnet18"], ["--help"], ["bench", "--help"], ["compare", "--help"]]
+)
 def test_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom tdsnn.cli.main import main\n"

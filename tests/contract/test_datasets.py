@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tdsnn.data import _base
-from tdsnn.data._base import DATASETS, Dataset, load_split, verify_split
+from tdsnn.data._base import DATASETS, Dataset, load_split, load_training, verify_split
 from tdsnn.data._sources import HubRepo, IdxFolder, PythonPackage, Source
-from tdsnn.errors import MissingError, UsageError
+from tdsnn.errors import IntegrityError, MissingError, UsageError
 
 NAMES = DATASETS.names()
 
@@ -105,6 +105,43 @@ def test_what_is_on_this_machine_is_as_promised(name: str) -> None:
     assert split.digest == (info.digest or split.digest)
     assert split.pinned == (info.digest is not None)
     assert set(np.unique(split.labels)) == set(range(len(dataset.classes)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if len(DATASETS.load(name).splits) > 1])
+def test_training_images_are_held_out_for_choices(name: str) -> None:
+    info = DATASETS.load(name).held_out
+    assert info is not None
+    assert info.size == min(5_000, DATASETS.load(name).splits["train"].size // 10)
+    try:
+        rest, held_out = load_training(name)
+        whole = load_split(name, "train")
+    except MissingError as error:
+        pytest.skip(error.message)
+    assert len(held_out.labels) == info.size
+    assert len(rest.labels) + info.size == len(whole.labels)
+    assert held_out.digest == info.digest
+    rows = [sorted(image.tobytes() for image in part.images) for part in (rest, held_out, whole)]
+    assert sorted(rows[0] + rows[1]) == rows[2], "each image is in one part"
+    assert set(np.unique(held_out.labels)) == set(range(len(whole.classes)))
+
+
+def test_held_out_images_of_another_content_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    digits = DATASETS.load("digits")
+    assert digits.held_out is not None
+
+    class Changed:
+        def load(self, name: str) -> Dataset:
+            return replace(digits, held_out=replace(digits.held_out, digest="0" * 64))
+
+    monkeypatch.setattr(_base, "DATASETS", Changed())
+    with pytest.raises(IntegrityError, match=f"content sha256 {digits.held_out.digest}, expected 0000"):
+        load_training("digits")
+
+
+def test_a_stimulus_set_is_not_trained_on() -> None:
+    with pytest.raises(UsageError, match="floc holds no training images out"):
+        load_training("floc")
 
 
 def test_digits_splits_are_disjoint_stratified_and_use_the_full_range() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tdsnn import paths, store, zoo
+from tdsnn import paths, store, verdicts, zoo
 from tdsnn.files import sha256_of
-from tdsnn.manifest import list_models, load_release, resolve
+from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.models._base import MODELS
 from tdsnn.registry import Registry
 from tdsnn.weights import read_checkpoint
@@ -53,7 +52,11 @@ def test_twin_differs_only_in_the_topographic_weights(name: str) -> None:
     assert twin.name == model.twin, "a twin is named in full"
     same = ("architecture", "arguments", "dataset", "recipe")
     assert [getattr(model, key) for key in same] == [getattr(twin, key) for key in same]
-    assert replace(model.topography, alpha=0.0, beta=0.0) == replace(twin.topography, alpha=0.0, beta=0.0)
+    # Of a spatial loss that has no weight, nothing but the sheets counts.
+    sheets = ("sheet_seed", "unit_mm", "preparation", "attempts_per_unit")
+    assert [getattr(model.topography, key) for key in sheets] == [
+        getattr(twin.topography, key) for key in sheets
+    ]
     if model.topographic:
         assert not twin.topographic, "a topographic model is shown beside one without a spatial loss"
         assert resolve(twin.twin).topographic or twin.twin == twin.name
@@ -73,7 +76,23 @@ def test_release_belongs_to_a_manifest(name: str) -> None:
     release = load_release(name)
     assert release is not None
     assert {"clean_accuracy", "parameters"} <= release.metrics.keys()
-    assert store.available(name) is not None, "a release can be had from somewhere"
+    judged = verdicts.read(release)
+    if judged is not None:
+        stated = release.metrics["clean_accuracy"]
+        assert judged.right.size == stated["n"]
+        assert 100 * judged.right.mean() == pytest.approx(stated["value"])
+    if entry_and_seed(name)[1] == 0 or judged is None:
+        assert store.available(name) is not None, "a release can be had from somewhere, or compared without"
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_checkpoint_is_the_first_seed(name: str) -> None:
+    assert entry_and_seed(name)[1] == 0
+
+
+def test_the_store_is_small() -> None:
+    files = paths.bundled("zoo", "checkpoints").rglob("*")
+    assert sum(path.stat().st_size for path in files if path.is_file()) <= store.LARGEST_STORE_BYTES
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

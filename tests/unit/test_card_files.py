@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from card_zoo import DATASET, LAYER, RELEASES, TOPO, build_pair, card, document, epoch, row
@@ -19,7 +20,10 @@ from tdsnn.report import cards
 from tdsnn.topography.sheets import build_sheets
 from tdsnn.train import release as releases
 from tdsnn.types import FileRecord, Release
+from tdsnn.verdicts import CleanVerdicts
 from tests.networks import network
+
+CLEAN = CleanVerdicts(weights_sha256="a" * 64, data_digest="d" * 64, right=np.array([True]))
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(type(releases.DATASETS), "load", lambda self, name: toys)
     monkeypatch.setattr(releases, "load_split", lambda *names: None)
     monkeypatch.setattr(releases, "_check_settings", lambda *parts: None)
-    monkeypatch.setattr(releases, "_measure", lambda *parts, results: release.metrics)
+    monkeypatch.setattr(releases, "_measure", lambda *parts, results: (release.metrics, CLEAN))
     written = releases.embed(run)
     folder = pair / "zoo" / "checkpoints" / TOPO
     assert written == load_release(TOPO)

@@ -9,11 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, ttest_rel
 from scipy.stats import poisson as poisson_law
+from scipy.stats import t as student
 
 from tdsnn.errors import UsageError
-from tdsnn.stats import holm, mcnemar_exact, paired_difference, percentile_interval, poisson, tango, wilson
+from tdsnn.stats import (
+    Interval,
+    equivalent,
+    holm,
+    mcnemar_exact,
+    paired_difference,
+    paired_mean_difference,
+    percentile_interval,
+    poisson,
+    t_interval,
+    tango,
+    wilson,
+)
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -151,6 +164,63 @@ def test_percentile_interval_holds_the_estimate() -> None:
     assert percentile_interval([1.0, 1.0, 1.0], 0.0).low == 0
 
 
+accuracies = st.lists(st.tuples(*[st.integers(0, 10_000)] * 2), min_size=2, max_size=12)
+
+
+@given(accuracies, st.sampled_from([0.8, 0.95, 0.99]))
+def test_means_over_seeds_equal_scipy(counts: list[tuple[int, int]], confidence: float) -> None:
+    a, b = ([count / 100 for count in side] for side in zip(*counts, strict=True))
+    ours, error = t_interval(a, confidence=confidence), sem(a)
+    if error > 1e-9:
+        low, high = student.interval(confidence, len(a) - 1, np.mean(a), error)
+        assert (ours.low, ours.high) == pytest.approx((low, high), abs=1e-9)
+    found = paired_mean_difference(a, b, confidence=confidence)
+    assert (found.n, found.difference) == (len(a), pytest.approx(np.mean(a) - np.mean(b), abs=1e-9))
+    if sem(np.subtract(a, b)) > 1e-9:
+        reference = ttest_rel(a, b)
+        assert found.p_value == pytest.approx(reference.pvalue, rel=1e-6)
+        expected = reference.confidence_interval(confidence)
+        assert (found.interval.low, found.interval.high) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+@given(accuracies)
+def test_paired_means_are_antisymmetric_and_agree_with_their_interval(counts: list[tuple[int, int]]) -> None:
+    a, b = ([float(count) for count in side] for side in zip(*counts, strict=True))
+    found, mirrored = paired_mean_difference(a, b), paired_mean_difference(b, a)
+    assert (mirrored.difference, mirrored.p_value) == (-found.difference, found.p_value)
+    assert (mirrored.interval.low, mirrored.interval.high) == pytest.approx(
+        (-found.interval.high, -found.interval.low)
+    )
+    assert found.interval.low <= found.difference <= found.interval.high
+    assert 0 <= found.p_value <= 1
+    if abs(found.p_value - 0.05) > 1e-9:
+        assert (found.interval.low > 0 or found.interval.high < 0) == (found.p_value < 0.05)
+
+
+def test_means_over_seeds_by_hand() -> None:
+    # Differences 1, 2, 3: standard error 1 / sqrt(3), t = 2 sqrt(3); t of 97.5 % with 2 degrees is 4.3027.
+    found = paired_mean_difference([93.0, 94.0, 96.0], [92.0, 92.0, 93.0])
+    assert (found.difference, found.n) == (2, 3)
+    assert found.p_value == pytest.approx(0.074180, abs=1e-6)
+    half = 4.302653 / math.sqrt(3)
+    assert (found.interval.low, found.interval.high) == pytest.approx((2 - half, 2 + half), abs=1e-6)
+
+
+def test_differences_without_spread() -> None:
+    same = paired_mean_difference([90.0, 91.0], [90.0, 91.0])
+    assert (same.difference, same.p_value, same.interval) == (0, 1, Interval(0, 0))
+    shifted = paired_mean_difference([90.0, 91.0], [89.0, 90.0])
+    assert (shifted.p_value, shifted.interval) == (0, Interval(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.99, 0.99, True), (-1.0, 0.5, False), (0.2, 1.0, False), (0.2, 0.9, True), (-3.0, 3.0, False)],
+)
+def test_equivalence_needs_the_whole_interval(low: float, high: float, expected: bool) -> None:
+    assert equivalent(Interval(low, high)) == expected
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -167,6 +237,12 @@ def test_percentile_interval_holds_the_estimate() -> None:
         lambda: paired_difference([True], [True, False]),
         lambda: paired_difference([], []),
         lambda: holm([0.5, 1.1]),
+        lambda: t_interval([1.0]),
+        lambda: t_interval([1.0, math.nan]),
+        lambda: t_interval([1.0, math.inf]),
+        lambda: t_interval([1.0, 2.0], confidence=1.0),
+        lambda: paired_mean_difference([1.0, 2.0], [1.0]),
+        lambda: paired_mean_difference([1.0], [1.0]),
     ],
 )
 def test_impossible_input_is_refused(call) -> None:

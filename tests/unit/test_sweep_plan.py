@@ -72,7 +72,7 @@ def test_entries_seeds_and_settings_become_runs(zoo_folder: Path, tmp_path: Path
         ("summary = 3", "needs a string for 'summary'"),
         ("[[runs", "cannot be read"),
         ('[[runs]]\nentry = "topo.digits"', "needs the weights of its twin 'plain.digits'"),
-        (PAIR + "settings = ['epochs=1']", "needs the weights of its twin"),
+        (PAIR + "settings = ['epochs=3']", "needs the weights of its twin"),
     ],
 )
 def test_bad_files_are_refused(zoo_folder: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -94,7 +94,7 @@ def test_a_folder_of_other_settings_is_refused(zoo_folder: Path, tmp_path: Path)
     write_settings(run.folder, run.manifest)
     read_sweep(path)
     with pytest.raises(UsageError, match="began with another recipe"):
-        read_sweep(write(tmp_path, "settings = ['epochs=1']" + PAIR))
+        read_sweep(write(tmp_path, "settings = ['epochs=3']" + PAIR))
 
 
 def test_states_are_read_from_the_folders(

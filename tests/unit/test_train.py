@@ -22,7 +22,7 @@ from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
-from tdsnn.train import loop
+from tdsnn.train import loop, release
 from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG
 from tdsnn.train.optim import build_optimizer, set_lr
@@ -267,7 +267,7 @@ from tdsnn.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 real = manifest.resolve
 manifest.resolve = lambda name: replace(real(name), dataset="digits")
-from tdsnn.train import loop
+from tdsnn.train import loop, release
 loop._SAVE_EVERY_S = SECONDS
 main(sys.argv[1:])
 """
@@ -391,6 +391,22 @@ def test_a_signal_waits_for_the_end_of_the_step() -> None:
             case()
     assert done == ["step"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_penalty_on_firing_rates_lowers_them(tmp_path: Path, split: Split) -> None:
+    rates = []
+    for weight in (1e-9, 3.0):
+        quiet = Quiet()
+        run = trainer(
+            small(f"rate_penalty={weight}", "lr=0.02", name="sresnet18"), tmp_path / str(weight), split
+        )
+        run.run(quiet)
+        first, last = quiet.lines[0], quiet.lines[-1]
+        assert 0 < last["rate"] < 1
+        assert f"rate {first['rate']:.3f}" in describe(first)
+        rates.append(release.firing_rates(run.model, split))
+    assert rates[0].keys() == set(run.model.sheet_layers)
+    assert sum(rates[1].values()) < 0.8 * sum(rates[0].values())
 
 
 def test_a_loss_that_is_no_number_ends_the_run(

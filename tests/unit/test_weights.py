@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.files import sha256_of, write_atomic
@@ -69,6 +69,29 @@ def test_round_trip(folder: Path) -> None:
         assert torch.equal(checkpoint.state[key], value)
     assert torch.equal(checkpoint.positions["layer1.0"], positions["layer1.0"])
     assert sorted(item.name for item in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (torch.tensor([[1.0, 0.5], [2**-14, -65504.0]]), torch.float16),
+        (torch.tensor([[1.0, 1.0 + 2**-12]]), torch.float32),
+        (torch.tensor([[70000.0, 1.0]]), torch.float32),
+        (torch.tensor([[float("nan"), 1.0]]), torch.float32),
+        (torch.tensor([1.0, 0.5]), torch.float32),
+        (torch.tensor([[1.0, 0.5]], dtype=torch.float64), torch.float64),
+        (torch.tensor([[1, 2]]), torch.int64),
+    ],
+)
+def test_half_precision_is_used_where_it_changes_nothing(
+    tmp_path: Path, value: torch.Tensor, stored: torch.dtype
+) -> None:
+    sheets = tensors()[1]
+    save_checkpoint(tmp_path, state={"weight": value}, positions=sheets, config=CONFIG)
+    assert load_file(tmp_path / WEIGHTS_FILE)["model.weight"].dtype == stored
+    read = read_checkpoint(tmp_path).state["weight"]
+    assert read.dtype == value.dtype
+    torch.testing.assert_close(read, value, rtol=0, atol=0, equal_nan=True)
 
 
 def test_same_content_gives_same_bytes(folder: Path, tmp_path: Path) -> None:

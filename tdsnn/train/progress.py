@@ -1,0 +1,56 @@
+"""Where a run stands, how its epoch goes, and who is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Watcher(Protocol):
+    """Receives what happens, for progress bars; a run without one is silent."""
+
+    def step(self, line: dict[str, Any]) -> None: ...
+    def epoch(self, line: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Position:
+    """Where a run stands. ``step`` counts the batches done of the current epoch."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class Meter:
+    """Sums of what an epoch's steps reported, its first step's shares, and the pace since it was (re)started.
+
+    Args:
+        stored: what :meth:`stored` gave, to go on from there.
+    """
+
+    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
+        kept = stored or {"steps": 0, "sums": {}, "shares": {}}
+        self.steps: int = kept["steps"]
+        self.sums: dict[str, float] = dict(kept["sums"])
+        self.shares: dict[str, float] = dict(kept["shares"])
+        self._started, self._before = time.perf_counter(), self.steps
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        self.steps += 1
+        for key, value in parts.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+
+    def stored(self) -> dict[str, Any]:
+        return {"steps": self.steps, "sums": self.sums, "shares": self.shares}
+
+    def means(self) -> dict[str, float]:
+        return {key: total / self.steps for key, total in self.sums.items()}
+
+    def pace(self) -> float | None:
+        """Seconds a step since the start; None before the first one."""
+        done = self.steps - self._before
+        return (time.perf_counter() - self._started) / done if done else None
