@@ -20,7 +20,7 @@ _LAUNCHERS = ("local", "slurm")
 def command(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to run; see below.")],
     jobs: Annotated[int, typer.Option(help="Trainings at a time, or jobs of the cluster.", min=1)] = 1,
-    launcher: Annotated[str, typer.Option(help="local, or slurm (needs 'tdsnn-zoo[slurm]').")] = "local",
+    launcher: Annotated[str, typer.Option(help="local, or slurm (needs the extra of that name).")] = "local",
     threads: Annotated[
         int,
         typer.Option(help="CPU threads of each training; default: the cores shared among the jobs.", min=0),
@@ -43,10 +43,11 @@ def command(
 ) -> None:
     """Train what a file names; a stopped or killed sweep goes on where it was when it is started again.
 
-    The file has `[[runs]]`, each with `entry = "NAME"` and optionally `seeds`, `settings` (as of
-    `train --set`) and a `label`; `seeds` and `settings` at the top are for all of them. Each run is a folder,
-    and its state is read from there: several sweeps, also on several machines, may share the folders. A run
-    that fails does not stop the others.
+    The file has tables called `runs`, each with `entry = "NAME"` and optionally `seeds`, `settings` (as of
+    `train --set`) and a `label`; `seeds` and `settings` at the top are for all of them.
+
+    Each run is a folder, and its state is read from there: several sweeps, also on several machines, may
+    share the folders. A run that fails does not stop the others.
 
     Examples:
 

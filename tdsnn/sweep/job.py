@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,15 @@ class _Pulse:
                 return
 
     def _write(self, *, ended: bool = False) -> None:
-        write_beat(
-            self.run.folder,
-            epoch=self.line["epoch"],
-            epochs=self.run.manifest.recipe.epochs,
-            seconds_left=self.line.get("seconds_left"),
-            ended=ended,
-        )
+        # Where a sign of life finds no space the training will say so itself; this must not hide that.
+        with suppress(TdsnnError):
+            write_beat(
+                self.run.folder,
+                epoch=self.line["epoch"],
+                epochs=self.run.manifest.recipe.epochs,
+                seconds_left=self.line.get("seconds_left"),
+                ended=ended,
+            )
 
 
 def lock_of(run: Run) -> FileLock:

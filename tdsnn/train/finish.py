@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from tdsnn.runtime import deterministic
+
 
 @torch.no_grad()
 def round_weights(model: nn.Module) -> None:
@@ -30,7 +32,8 @@ def settle_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # PyTorch's word for a plain mean
     model.train()
-    for images in batches:
-        model(images)
+    with deterministic():
+        for images in batches:
+            model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -10,6 +10,7 @@ from torch import Tensor
 from tdsnn.data._augment import augment
 from tdsnn.data._base import Split
 from tdsnn.models._base import Model
+from tdsnn.runtime import deterministic
 
 _EVALUATION_BATCH = 250
 
@@ -28,9 +29,10 @@ def accuracy(model: Model, split: Split, *, device: torch.device) -> float:
     training = model.training
     model.eval()
     correct = 0
-    for start in range(0, len(split.labels), _EVALUATION_BATCH):
-        images, labels = split.take(slice(start, start + _EVALUATION_BATCH))
-        x = images.to(device).contiguous(memory_format=torch.channels_last)
-        correct += int((model(x).argmax(1) == labels.to(device)).sum())
+    with deterministic():
+        for start in range(0, len(split.labels), _EVALUATION_BATCH):
+            images, labels = split.take(slice(start, start + _EVALUATION_BATCH))
+            x = images.to(device).contiguous(memory_format=torch.channels_last)
+            correct += int((model(x).argmax(1) == labels.to(device)).sum())
     model.train(training)
     return correct / len(split.labels)

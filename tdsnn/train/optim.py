@@ -102,6 +102,9 @@ class Muon(torch.optim.Optimizer):
                     "exp_avg_sq": torch.zeros_like(weight),
                 }
         states = [self.state[weight] for weight in weights]
+        for weight, state in zip(weights, states, strict=True):
+            # PyTorch leaves counters where a saved state was loaded; the fused kernel wants them here.
+            state["step"] = state["step"].to(weight.device)
         adamw(
             weights,
             [weight.grad for weight in weights if weight.grad is not None],

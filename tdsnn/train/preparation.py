@@ -88,7 +88,8 @@ def prepare_sheets(
     for layer, sheet in sheets.items():
         search = PositionSearch(
             sheet,
-            answers[layer].rates.to(auxiliary.mean.device),
+            # Compiled, one core needs 11 s for all sheets of width 16; the way through CUDA was not measured.
+            answers[layer].rates.to("cpu" if library() else auxiliary.mean.device),
             attempts_per_unit=topography.attempts_per_unit,
             seed=topography.sheet_seed,
             compiled=bool(library()),
