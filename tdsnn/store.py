@@ -24,9 +24,9 @@ from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
 
 Source = Literal["path", "embedded", "folder", "cache", "hub"]
 LARGEST_EMBEDDED_BYTES = 8 * 1024 * 1024
-"""A checkpoint of the project itself is at most this large, and the first seed of its entry."""
+"""A checkpoint of the project itself is at most this large."""
 LARGEST_STORE_BYTES = 60 * 1024 * 1024
-"""All checkpoints of the project together; whoever installs it downloads them all."""
+"""All checkpoints of a checkout together; of them a wheel has the first seed of each entry."""
 _NEEDED = (CONFIG_FILE, WEIGHTS_FILE)
 _RESTORE = {
     "embedded": "Restore it with git checkout, or reinstall tdsnn-zoo.",

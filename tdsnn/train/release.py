@@ -83,10 +83,9 @@ def embed(run_dir: Path) -> Release:
 
 
 def _folder(release: Release) -> Path:
-    """Where the checkpoint goes: into the zoo folder, or the cache if the project does not embed it."""
+    """Where the checkpoint goes: into the zoo folder, or the cache if it is too large for the project's."""
     own = manifests.home(release.name) == paths.bundled("zoo")
-    large = sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES
-    if own and (large or manifests.entry_and_seed(release.name)[1]):
+    if own and sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES:
         return store.cached(release)
     return store.stored(release.name)
 

@@ -85,11 +85,6 @@ def test_release_belongs_to_a_manifest(name: str) -> None:
         assert store.available(name) is not None, "a release can be had from somewhere, or compared without"
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_an_embedded_checkpoint_is_the_first_seed(name: str) -> None:
-    assert entry_and_seed(name)[1] == 0
-
-
 def test_the_store_is_small() -> None:
     files = paths.bundled("zoo", "checkpoints").rglob("*")
     assert sum(path.stat().st_size for path in files if path.is_file()) <= store.LARGEST_STORE_BYTES
