@@ -30,6 +30,7 @@ _SCHEMA = 1
 _COMMAND = "tdsnn-zoo list"
 _TOP_LEVEL = ("summary", "default", "twin", "licence", "citation", "notes")
 _TABLES = ("model", "data", "topography", "recipe")
+LAST_SEED = 999_999
 _SEEDED = re.compile(r"(?P<entry>.+)-s(?P<seed>[1-9]\d{0,5})")
 _PATH = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")
 _LONGEST_PATH = 200

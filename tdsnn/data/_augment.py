@@ -35,10 +35,7 @@ def augment(images: Tensor, names: Sequence[str], *, generator: torch.Generator)
     Raises:
         UsageError: an unknown name, or images that are not uint8 (N, C, H, W).
     """
-    for name in names:
-        if name not in _AUGMENTATIONS:
-            known = sorted(_AUGMENTATIONS)
-            raise suggest(name, known, kind="augmentation", command=", ".join(known))
+    check_names(names)
     if images.dtype != torch.uint8 or images.ndim != 4:
         found = f"{images.dtype} with shape {tuple(images.shape)}"
         raise UsageError(f"Augmentation needs uint8 images of shape (N, C, H, W), not {found}.")
@@ -98,6 +95,18 @@ def _covered(side: int, count: int, generator: torch.Generator, device: torch.de
 def _integers(low: int, high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     drawn = torch.randint(low, high, (count,), generator=generator, device=generator.device)
     return drawn.to(device)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse augmentations that are not known.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    for name in names:
+        if name not in _AUGMENTATIONS:
+            known = sorted(_AUGMENTATIONS)
+            raise suggest(name, known, kind="augmentation", command=", ".join(known))
 
 
 _AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {

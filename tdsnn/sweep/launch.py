@@ -7,6 +7,7 @@ keeps them apart is each folder's lock.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,13 +16,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 from filelock import Timeout
 
-from tdsnn.errors import Interrupted, MissingError, UsageError
-from tdsnn.sweep.job import BUSY, lock_of, say
+from tdsnn.errors import IntegrityError, Interrupted, MissingError, TdsnnError, UsageError
+from tdsnn.files import file_error
+from tdsnn.sweep.job import BUSY, Job, say
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
+from tdsnn.train.state import CHECKPOINT, OUTCOME, lock_of
 
 LOG = "job.log"
 """In a run's folder: what its process printed."""
@@ -44,6 +48,7 @@ class Worker:
         self.sweep, self.threads, self.note = sweep, threads, note
         self._stopped = threading.Event()
         self._taken: set[str] = set()
+        self._failed: set[str] = set()
         self._choosing = threading.Lock()
 
     def __call__(self) -> None:
@@ -70,7 +75,7 @@ class Worker:
         """A run to take, and whether there are any that are neither done nor failed nor hopeless."""
         with self._choosing:
             states = read_states(self.sweep.runs)
-            open_runs = [run for run in self.sweep.runs if not _ended(run, states)]
+            open_runs = [run for run in self.sweep.runs if not self._ended(run, states)]
             for run in open_runs:
                 ready = states[run.name].kind in ("queued", "stopped")
                 if ready and run.name not in self._taken and _free(run):
@@ -78,17 +83,30 @@ class Worker:
                     return run, True
             return None, bool(open_runs)
 
+    def _ended(self, run: Run, states: Mapping[str, RunState]) -> bool:
+        twin = states.get(run.waits_for)
+        if states[run.name].kind in ("done", "failed") or (twin is not None and twin.kind == "failed"):
+            return True
+        # What could not even say so, for lack of space.
+        return run.name in self._failed or run.waits_for in self._failed
+
     def _train(self, run: Run) -> None:
         self.note(f"{run.name}: started")
         begun = time.monotonic()
-        code = _run_job(self.sweep, run, threads=self.threads, stopped=self._stopped)
-        if code == 0:
-            self.note(f"{run.name}: done in {(time.monotonic() - begun) / 60:.1f} min")
-        elif code not in (BUSY, Interrupted.exit_code):
-            if not (run.folder / FAILED).exists():
-                write_failure(run.folder, _unexplained(run, code))
-            self.note(f"{run.name}: failed")
-        if code in (BUSY, Interrupted.exit_code):
+        try:
+            code = _run_job(self.sweep, run, threads=self.threads, stopped=self._stopped)
+            if code == 0 and (run.folder / OUTCOME).exists():
+                self.note(f"{run.name}: done in {(time.monotonic() - begun) / 60:.1f} min")
+            elif code not in (BUSY, Interrupted.exit_code) and not self.stopped:
+                self._failed.add(run.name)
+                self.note(f"{run.name}: failed")
+                if not (run.folder / FAILED).exists():
+                    write_failure(run.folder, _unexplained(run, code))
+                self._failed.discard(run.name)
+        except TdsnnError as error:
+            self._failed.add(run.name)
+            self.note(f"{run.name}: {error.message}")
+        finally:
             with self._choosing:
                 self._taken.discard(run.name)
 
@@ -98,21 +116,15 @@ def _free(run: Run) -> bool:
     if not run.folder.exists():
         return True
     try:
-        with lock_of(run).acquire(timeout=0):
+        with file_error(run.folder), lock_of(run.folder).acquire(timeout=0):
             return True
     except Timeout:
         return False
 
 
-def _ended(run: Run, states: Mapping[str, RunState]) -> bool:
-    if states[run.name].kind in ("done", "failed"):
-        return True
-    return bool(run.waits_for) and states[run.waits_for].kind == "failed"
-
-
 def _unexplained(run: Run, code: int) -> Failure:
     if code < 0:
-        reason = f"Its process was killed by signal {-code} ({signal.Signals(-code).name})."
+        reason = f"Its process was killed by signal {-code} ({signal.strsignal(-code)})."
     else:
         reason = f"Its process ended with code {code} without a reason."
     return Failure(sentence=reason, hint=f"See the end of {run.folder / LOG}", exit_code=code)
@@ -123,13 +135,22 @@ def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) 
     environment = dict(os.environ)
     if threads:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    words = ["-m", "tdsnn.sweep.job", str(sweep.path.resolve()), str(run.folder.parent.resolve()), run.name]
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / LOG).open("a", encoding="utf-8") as log:
+    twin = next((one for one in sweep.runs if one.name == run.waits_for), None)
+    job = Job(
+        entry=run.entry,
+        settings=list(run.settings),
+        folder=str(run.folder.resolve()),
+        epochs=run.manifest.recipe.epochs,
+        auxiliary=None if twin is None else str(twin.folder.resolve() / CHECKPOINT),
+        parent=os.getpid(),
+    )
+    words = [sys.executable, "-m", "tdsnn.sweep.job", json.dumps(asdict(job))]
+    with file_error(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        log = (run.folder / LOG).open("a", encoding="utf-8")
+    with log:
         # A session of its own: Ctrl-C reaches this process only, which then asks in order.
-        process = subprocess.Popen(
-            [sys.executable, *words], stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
         while process.poll() is None and not stopped.is_set():
             stopped.wait(0.2)
         if process.poll() is None:
@@ -161,7 +182,7 @@ def run_locally(sweep: Sweep, *, jobs: int, threads: int, note: Note) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     if worker.stopped:
-        raise Interrupted("Stopped; the state of every run was saved.", hint="Go on: the same command again")
+        raise Interrupted("Stopped; every run can go on where it was.", hint="Go on: the same command again")
 
 
 def submit(
@@ -219,6 +240,10 @@ def cores() -> int:
 def forget_failures(sweep: Sweep, *, all_kinds: bool) -> None:
     """Let a new start try again what was killed, and with ``all_kinds`` also what failed with a sentence."""
     for run in sweep.runs:
-        failure = read_failure(run.folder)
+        try:
+            failure = read_failure(run.folder)
+        except IntegrityError:
+            failure = None  # read_states says so; nobody but the user removes it
         if failure is not None and (all_kinds or failure.exit_code < 0):
-            (run.folder / FAILED).unlink(missing_ok=True)
+            with file_error(run.folder / FAILED):
+                (run.folder / FAILED).unlink(missing_ok=True)

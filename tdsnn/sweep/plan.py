@@ -33,7 +33,7 @@ from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.train.recipe import override
-from tdsnn.train.state import SETTINGS, check_settings
+from tdsnn.train.state import begun, check_settings
 from tdsnn.types import Manifest
 
 _KEYS: Mapping[str, type] = {"summary": str, "seeds": list, "settings": list, "runs": list}
@@ -94,6 +94,8 @@ def read_sweep(path: Path, *, folder: Path | None = None) -> Sweep:
     """
     document = _document(path)
     parent = folder or paths.runs_dir() / path.stem
+    if parent.exists() and not parent.is_dir():
+        raise UsageError(f"'{parent}' is no folder.", hint="Choose another --run-dir.")
     blocks = [_checked(path, "runs", block, _RUN_KEYS) for block in document.get("runs", [])]
     if not blocks:
         raise _broken(path, "names no runs", hint='Add [[runs]] with entry = "NAME"; see tdsnn-zoo sweep -h')
@@ -110,7 +112,7 @@ def read_sweep(path: Path, *, folder: Path | None = None) -> Sweep:
     if twice:
         raise _broken(path, f"has two runs called '{twice}'", hint="Give one of them a label or other seeds.")
     for run in ordered:
-        if (run.folder / SETTINGS).exists():
+        if begun(run.folder):
             check_settings(run.folder, run.manifest)
     return Sweep(
         path=path,
@@ -136,8 +138,13 @@ def _run(path: Path, block: Mapping[str, Any], seed: int, shared: list[str], par
     if label and not _LABEL.fullmatch(label):
         raise _broken(path, f"has the label '{label}', which cannot be part of a folder's name")
     base = manifests.resolve(block["entry"])
+    if manifests.entry_and_seed(base.name)[1]:
+        raise _broken(path, f"names '{base.name}', a seed", hint="Name the entry, and list its seeds.")
     entry = manifests.seeded(base.name, seed)
     settings = (*shared, *_texts(path, "settings", block.get("settings", [])))
+    for setting in settings:
+        if setting.partition("=")[0].strip().rpartition(".")[2] in ("seed", "sheet_seed"):
+            raise _broken(path, f"sets '{setting}'", hint="Seeds go into the list 'seeds'.")
     manifest = override(manifests.resolve(entry), settings)
     folder = parent / (f"{entry}+{label}" if label else entry)
     return Run(entry=entry, label=label, settings=settings, manifest=manifest, folder=folder)
@@ -150,7 +157,11 @@ def _with_twin(run: Run, runs: list[Run]) -> Run:
     same = ("architecture", "arguments", "dataset", "recipe")
     for other in runs:
         theirs = other.manifest
-        if other.entry == ours.twin and all(getattr(ours, key) == getattr(theirs, key) for key in same):
+        if (
+            other.entry == ours.twin
+            and not theirs.topographic
+            and all(getattr(ours, key) == getattr(theirs, key) for key in same)
+        ):
             return replace(run, waits_for=other.name)
     if store.available(ours.twin) is None:
         raise UsageError(
@@ -178,8 +189,10 @@ def _texts(path: Path, key: str, values: list[Any]) -> list[str]:
 
 
 def _seeds(path: Path, values: list[Any]) -> list[int]:
-    if not values or any(type(value) is not int or value < 0 for value in values):
-        raise _broken(path, f"needs a list of whole numbers from 0 on for 'seeds', not {values!r}")
+    if not values or any(type(value) is not int or not 0 <= value <= manifests.LAST_SEED for value in values):
+        raise _broken(
+            path, f"needs a list of whole numbers from 0 to {manifests.LAST_SEED} for 'seeds', not {values!r}"
+        )
     return values
 
 

@@ -29,9 +29,8 @@ from tdsnn.models._base import Model
 from tdsnn.results import accuracy_figure
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import read_states
-from tdsnn.train.loop import CHECKPOINT
 from tdsnn.train.release import alignment, embed
-from tdsnn.train.session import OUTCOME
+from tdsnn.train.state import CHECKPOINT, read_outcome
 from tdsnn.weights import WEIGHTS_FILE
 
 _SCHEMA = 1
@@ -115,7 +114,8 @@ def _measure_others(sweep: Sweep, runs: list[Run], *, note: Note) -> list[str]:
 
 
 def _record(run: Run, sha256: str) -> dict[str, Any]:
-    outcome = read_json(run.folder / OUTCOME)
+    outcome = read_outcome(run.folder)
+    assert outcome is not None, "the run is finished"
     _, held_out = load_training(run.manifest.dataset)
     model = zoo.load(run.folder / CHECKPOINT, compile=True)
     right = round(outcome["held_out_accuracy"] * outcome["n"])

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -19,8 +20,7 @@ from typing import Any, Literal
 from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json, write_atomic
 from tdsnn.sweep.plan import Run
-from tdsnn.train.session import OUTCOME
-from tdsnn.train.state import STATE
+from tdsnn.train.state import STATE, read_outcome
 
 BEAT = "beat.json"
 FAILED = "failed.json"
@@ -106,7 +106,7 @@ def write_failure(folder: Path, failure: Failure) -> None:
 def _exists(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -119,32 +119,48 @@ def read_failure(folder: Path) -> Failure | None:
     Raises:
         IntegrityError: the file is damaged.
     """
-    found = _read(folder / FAILED)
+    path = folder / FAILED
     try:
-        return Failure(**found) if found else None
-    except TypeError as error:
-        raise _foreign(folder, error) from error
+        failure = Failure(**read_json(path))
+        if (type(failure.sentence), type(failure.hint), type(failure.exit_code)) != (str, str, int):
+            raise ValueError("it has values of another type")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise IntegrityError(f"'{path}' is damaged: {error}.", hint=f"Remove it: rm '{path}'") from error
+    return failure
+
+
+def _read_beat(folder: Path) -> Beat | None:
+    """The last sign of life; one that cannot be read is none."""
+    try:
+        beat = Beat(**read_json(folder / BEAT))
+    except (OSError, ValueError, TypeError):
+        return None
+    numbers = (beat.time, beat.epoch, beat.epochs, beat.process)
+    left = beat.seconds_left
+    sound = all(map(_is_number, numbers)) and type(beat.host) is str and (left is None or _is_number(left))
+    return beat if sound else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def read_state(run: Run, others: Mapping[str, RunState]) -> RunState:
     """State of a run; ``others`` are those of the runs that it may wait for.
 
-    Raises:
-        IntegrityError: a file of the folder is damaged.
+    A run whose files are damaged has failed with the sentence that says so: it does not stop the others.
     """
-    outcome = _read(run.folder / OUTCOME)
-    failure = read_failure(run.folder)
-    noted = _read(run.folder / BEAT)
+    beat, outcome = _read_beat(run.folder), None
     try:
-        beat = Beat(**noted) if noted else None
-        accuracy = float(outcome["held_out_accuracy"]) if outcome else None
-        cpu = float(outcome["cpu_seconds"]) if outcome else None
-    except (TypeError, KeyError, ValueError) as error:
-        raise _foreign(run.folder, error) from error
+        outcome, failure = read_outcome(run.folder), read_failure(run.folder)
+    except IntegrityError as error:
+        failure = Failure(sentence=error.message, hint=error.hint, exit_code=error.exit_code)
     kind: Kind = "queued"
-    if outcome:
+    if outcome is not None:
         kind = "done"
-    elif failure:
+    elif failure is not None:
         kind = "failed"
     elif beat and beat.alive:
         kind = "running"
@@ -153,7 +169,12 @@ def read_state(run: Run, others: Mapping[str, RunState]) -> RunState:
     elif beat or (run.folder / STATE).exists():
         kind = "stopped"
     return RunState(
-        name=run.name, kind=kind, beat=beat, failure=failure, held_out_accuracy=accuracy, cpu_seconds=cpu
+        name=run.name,
+        kind=kind,
+        beat=beat,
+        failure=None if outcome is not None else failure,
+        held_out_accuracy=outcome["held_out_accuracy"] if outcome is not None else None,
+        cpu_seconds=outcome["cpu_seconds"] if outcome is not None else None,
     )
 
 
@@ -200,25 +221,3 @@ def _like(run: Run) -> tuple[str, ...]:
         str(manifest.recipe.epochs),
         manifest.topography.loss if manifest.topographic else "",
     )
-
-
-def _foreign(folder: Path, error: Exception) -> IntegrityError:
-    return IntegrityError(
-        f"A file in '{folder}' is not what a sweep writes: {error}.",
-        hint=f"Remove the folder to train the run anew: rm -r '{folder}'",
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object, empty if there is no such file."""
-    try:
-        document = read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise IntegrityError(
-            f"'{path}' cannot be read: {error}.", hint=f"Remove it and start the sweep again: rm '{path}'"
-        ) from error
-    if not isinstance(document, dict):
-        raise IntegrityError(f"'{path}' is no JSON object.", hint=f"Remove it: rm '{path}'")
-    return document

@@ -7,15 +7,25 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from tdsnn.errors import GateError
 from tdsnn.runtime import deterministic
 
 
 @torch.no_grad()
 def round_weights(model: nn.Module) -> None:
-    """Round all matrices and kernels to half precision, so that checkpoints of half the size are exact."""
-    for parameter in model.parameters():
+    """Round all matrices and kernels to half precision, so that checkpoints of half the size are exact.
+
+    Raises:
+        GateError: a weight is too large for it, or not finite.
+    """
+    for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             parameter.copy_(parameter.half())
+            if not parameter.isfinite().all():
+                raise GateError(
+                    f"The weights '{name}' do not fit half precision, which ends at 65504.",
+                    hint="Train with --set weight_format=fp32",
+                )
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from tdsnn import zoo
 from tdsnn.data._base import Split
-from tdsnn.errors import GateError
+from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.files import file_error
 from tdsnn.models._base import Model
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
@@ -29,12 +29,11 @@ from tdsnn.train.images import accuracy, prepare
 from tdsnn.train.optim import Average, build_optimizer, set_lr
 from tdsnn.train.preparation import fresh_model, prepare_sheets
 from tdsnn.train.progress import Meter, Position, Watcher
-from tdsnn.train.state import keep_lines, load_state, save_state
+from tdsnn.train.state import CHECKPOINT, keep_lines, load_state, save_state
 from tdsnn.train.stopping import Stop
 from tdsnn.types import Manifest
 
 LOG = "log.jsonl"
-CHECKPOINT = "checkpoint"
 _SAVE_EVERY_S = 180.0
 """What a kill may cost, in seconds of training; a state is written in less than one."""
 
@@ -65,6 +64,12 @@ class Trainer:
     ) -> None:
         self.manifest, self.folder, self.train, self.held_out = manifest, folder, train, held_out
         self.stop = stop or Stop()
+        if not self.steps_per_epoch:
+            size, images = manifest.recipe.batch_size, len(train.labels)
+            raise UsageError(
+                f"A batch of {size} is more than the {images} training images.",
+                hint=f"For example --set batch_size={min(64, images)}",
+            )
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.position = Position()
         self.meter = Meter()
@@ -77,7 +82,7 @@ class Trainer:
         if manifest.topographic:
             if manifest.topography.preparation == PREPARATION:
                 twin = zoo.open_model(auxiliary or manifest.twin)
-                source = {"model": manifest.twin, "weights_sha256": twin.weights_sha256}
+                source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
                 self._prepare_sheets(twin.model.to(self.accelerator.device), source)
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
             self.spatial.compiled = compiled
@@ -100,18 +105,28 @@ class Trainer:
     def resume(self) -> None:
         """Continue exactly where the last saved state left off."""
         state = load_state(self.folder)
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise IntegrityError(
+                f"The saved state in {self.folder} does not fit this run ({type(error).__name__}).",
+                hint="Start anew with another --run-dir; the log of this run is kept.",
+            ) from error
+        if self.accelerator.is_main_process:
+            # A line is written before the state that follows it.
+            keep_lines(self.folder / LOG, self.position.epoch)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
-        self.meter = Meter(state["meter"])
-        self._cpu_before = state["cpu_seconds"] - time.process_time()
+        # Runs of before these were kept have neither.
+        self.meter = Meter(state.get("meter"))
+        self._cpu_before = state.get("cpu_seconds", 0.0) - time.process_time()
         if self.average is not None:
             device = self.accelerator.device
             self.average.values = {key: value.to(device) for key, value in state["average"].items()}
             self.average.steps = state["average_steps"]
-        if self.accelerator.is_main_process:
-            # A line is written before the state that follows it.
-            keep_lines(self.folder / LOG, self.position.epoch)
 
     def run(self, watcher: Watcher, *, stop_after: int | None = None) -> None:
         """Train to the recipe's last epoch, or for ``stop_after`` steps of this call.
@@ -207,7 +222,7 @@ class Trainer:
             with self.stop.whole():
                 parts = self._step(plan[step], epoch=self.position.epoch, step=step)
                 self.position.step = step + 1
-            self.meter.add(parts)
+                self.meter.add(parts)
             yield self._line()
 
     def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:

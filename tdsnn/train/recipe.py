@@ -7,14 +7,18 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from tdsnn.data._augment import check_names
 from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
+from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.types import Manifest, Recipe, Topography
 
 Record = TypeVar("Record", Recipe, Topography)
 
 _HINT = "What an entry has now: tdsnn-zoo info NAME"
 _RANGES = {
+    "seed": (0, 2**48),
+    "sheet_seed": (0, 2**48),
     "epochs": (1, 100_000),
     "batch_size": (1, 65_536),
     "lr": (1e-8, 100.0),
@@ -79,7 +83,7 @@ def override(manifest: Manifest, settings: Sequence[str]) -> Manifest:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -87,7 +91,23 @@ def _nested(table: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[s
     """A copy of nested ``table`` with one known entry changed: ``neuron.tau`` of a model's arguments."""
     first, *rest = path
     _known(first, dict(table), "model argument")
-    return {**table, first: _nested(table[first], rest, value) if rest else value}
+    before = table[first]
+    if rest:
+        if not isinstance(before, Mapping):
+            raise UsageError(f"The model argument '{first}' has no parts such as '{rest[0]}'.", hint=_HINT)
+        return {**table, first: _nested(before, rest, value)}
+    if type(before) is float and type(value) is int:
+        value = _number(first, value)
+    if type(value) is not type(before):
+        raise UsageError(f"{first} must be of type {type(before).__name__}, not {value!r}.", hint=_HINT)
+    return {**table, first: value}
+
+
+def _number(field: str, value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UsageError(f"{field} is too large a number.", hint=_HINT) from error
 
 
 def _set(record: Record, field: str, value: Any) -> Record:
@@ -95,8 +115,8 @@ def _set(record: Record, field: str, value: Any) -> Record:
     _known(field, fields, "setting")
     wanted = type(fields[field])
     if wanted is float and type(value) is int:
-        value = float(value)
-    if wanted is tuple and isinstance(value, list):
+        value = _number(field, value)
+    if wanted is tuple and isinstance(value, list) and all(type(item) is str for item in value):
         value = tuple(value)
     if type(value) is not wanted:
         raise UsageError(f"{field} must be of type {wanted.__name__}, not {value!r}.", hint=_HINT)
@@ -117,3 +137,9 @@ def _check(record: Recipe | Topography) -> None:
         choices = _CHOICES.get(entry.name)
         if choices and value not in choices:
             raise suggest(str(value), choices, kind=entry.name, command="tdsnn-zoo train -h")
+    if isinstance(record, Recipe):
+        check_names(record.augmentation)
+    else:
+        known = SPATIAL_LOSSES.names()
+        if record.loss not in known:
+            raise suggest(record.loss, known, kind="spatial loss", command="tdsnn-zoo train -h")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,9 +23,8 @@ from tdsnn.report import cards
 from tdsnn.results import accuracy_figure
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
-from tdsnn.train.loop import CHECKPOINT, LOG
-from tdsnn.train.session import OUTCOME
-from tdsnn.train.state import read_settings, settings_of
+from tdsnn.train.loop import LOG
+from tdsnn.train.state import CHECKPOINT, check_settings, read_log, read_outcome
 from tdsnn.types import FileRecord, Manifest, Release
 from tdsnn.verdicts import CleanVerdicts
 
@@ -45,14 +43,14 @@ def embed(run_dir: Path) -> Release:
         UsageError: the run is not finished, or ran under other settings than its manifest has now.
         GateError: the model failed a gate, or a layer is too silent to be measured.
     """
-    if not (run_dir / OUTCOME).is_file():
+    outcome = read_outcome(run_dir)
+    if outcome is None:
         raise UsageError(
             f"There is no finished run in {run_dir}.", hint="Finish it: tdsnn-zoo train NAME --resume"
         )
-    outcome = json.loads((run_dir / OUTCOME).read_text(encoding="utf-8"))
     manifest = manifests.resolve(outcome["name"])
     manifests.require_writable(manifest.name)
-    _check_settings(run_dir, manifest)
+    check_settings(run_dir, manifest)
     test = load_split(manifest.dataset, "test")
     metrics, clean = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
     release = Release(
@@ -65,7 +63,7 @@ def embed(run_dir: Path) -> Release:
         provenance={
             "training": outcome["environment"],
             "data_digests": outcome["data_digests"],
-            "epochs": [json.loads(line) for line in (run_dir / LOG).read_text(encoding="utf-8").splitlines()],
+            "epochs": read_log(run_dir / LOG),
         },
     )
     folder = _folder(release)
@@ -100,16 +98,6 @@ def _drop_figures(folder: Path, release: Release) -> None:
     if before is not None and not set(release.files) <= set(before.files):
         for picture in (folder / cards.FIGURES).glob("*.png"):
             picture.unlink()
-
-
-def _check_settings(run_dir: Path, manifest: Manifest) -> None:
-    stored = read_settings(run_dir)
-    for part in ("architecture", "arguments", "dataset", "topography", "recipe"):
-        if stored[part] != settings_of(manifest)[part]:
-            raise UsageError(
-                f"The run in {run_dir} used another {part} than zoo/models/{manifest.name}.toml states.",
-                hint="Write the values of the run into the manifest, or train again.",
-            )
 
 
 def _measure(

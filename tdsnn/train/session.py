@@ -5,22 +5,37 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import Timeout
 
 from tdsnn import manifest as manifests
 from tdsnn.data._base import load_training
 from tdsnn.errors import Interrupted, MissingError, UsageError
-from tdsnn.files import write_atomic
+from tdsnn.files import file_error, write_atomic
 from tdsnn.kernels._library import NOTICE
 from tdsnn.paths import runs_dir
 from tdsnn.runtime import choose_device, environment
+from tdsnn.topography.positions import PREPARATION
 from tdsnn.train.recipe import override
-from tdsnn.train.state import SETTINGS, STATE, check_settings, write_settings
+from tdsnn.train.state import (
+    CHECKPOINT,
+    OUTCOME,
+    STATE,
+    begun,
+    check_settings,
+    lock_of,
+    read_settings,
+    write_settings,
+)
 from tdsnn.train.stopping import Stop
+from tdsnn.types import Manifest
 
-OUTCOME = "outcome.json"
+if TYPE_CHECKING:
+    import torch
 
 
 def train(
@@ -45,73 +60,114 @@ def train(
         The outcome, which is also written to ``outcome.json``; None on processes that are not the main one.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the state is saved and the message says how to go on.
+        UsageError: settings that cannot be used, or another process trains in the folder.
+        Interrupted: Ctrl-C or SIGTERM; the run can go on, and the message says how.
         GateError: a loss is not finite.
     """
     try:
-        from tdsnn.train import loop
-        from tdsnn.train.images import accuracy
+        import accelerate  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingError(
             f"Training needs the package '{error.name}', which is not installed.",
             hint="Install it: pip install 'tdsnn-zoo[train]'",
         ) from error
     manifest = override(manifests.resolve(name), settings)
+    arranged = manifest.topographic and manifest.topography.preparation == PREPARATION
+    if auxiliary is not None and not arranged:
+        raise UsageError(
+            f"'{manifest.name}' arranges no sheets by another network's responses.",
+            hint="Leave out --sheets-from, or add --set topography.preparation=pre-optimised",
+        )
     folder = run_dir if run_dir is not None else runs_dir() / manifest.name
     target = choose_device(device)
-    main = os.environ.get("RANK", "0") == "0"  # as torchrun says; the accelerator does not know it yet
-    if resume:
-        check_settings(folder, manifest)
-    elif main and (folder / SETTINGS).exists():
-        raise UsageError(
-            f"{folder} already holds a run.", hint="Continue it with --resume, or choose another --run-dir."
-        )
     if manifest.recipe.compile and target.type == "cpu":
         note(NOTICE)
-    rest, held_out = load_training(manifest.dataset)
-    if main and not resume:
-        # Before anything that takes time, so that a run that was stopped at any moment can be resumed.
-        write_settings(folder, manifest)
     stop = Stop()
     try:
-        with stop.listening():
-            trainer = loop.Trainer(
-                manifest,
-                folder=folder,
-                train=rest,
-                held_out=held_out,
-                device=target,
-                auxiliary=auxiliary,
-                stop=stop,
+        with stop.listening(), _alone(folder, manifest, resume=resume):
+            return _train(
+                manifest, folder, device=target, auxiliary=auxiliary, stop=stop, watcher=watcher, note=note
             )
-            if resume and (folder / STATE).exists():
-                trainer.resume()
-            steps = trainer.model.timesteps
-            note(f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={steps}")
-            made_with = environment(trainer.accelerator.device)
-            trainer.run(watcher)
-            if not main:
-                return None
-            right = accuracy(trainer.model, held_out, device=trainer.accelerator.device)
     except KeyboardInterrupt as error:
+        words = ["tdsnn-zoo", "train", name, *(f"--set={setting}" for setting in settings), "--resume"]
+        words += [f"--run-dir={run_dir}"] if run_dir is not None else []
+        words += [f"--sheets-from={auxiliary}"] if auxiliary is not None else []
+        words += [f"--device={device}"] if device != "auto" else []
         raise Interrupted(
-            "Stopped; the state was saved.", hint=f"Continue: {_continue(name, settings, run_dir)}"
+            "Stopped; the run can go on where it was.", hint=f"Continue: {shlex.join(words)}"
         ) from error
+
+
+def _is_main() -> bool:
+    # As torchrun says; an accelerator that knew it does not exist yet.
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _alone(folder: Path, manifest: Manifest, *, resume: bool) -> Iterator[None]:
+    """Keep other trainings out of the folder, and the settings in it, before anything that takes time."""
+    if not _is_main():
+        yield
+        return
+    if resume:
+        read_settings(folder)
+    if begun(folder):
+        if not resume:
+            raise UsageError(
+                f"{folder} already holds a run.",
+                hint="Continue it with --resume, or choose another --run-dir.",
+            )
+        check_settings(folder, manifest)
+    with file_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock_of(folder).acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(
+                f"Another process trains in {folder}.", hint="Wait for it, or choose another --run-dir."
+            ) from error
+    try:
+        if not begun(folder):
+            write_settings(folder, manifest)
+        yield
+    finally:
+        lock_of(folder).release()
+
+
+def _train(
+    manifest: Manifest,
+    folder: Path,
+    *,
+    device: torch.device,
+    auxiliary: str | Path | None,
+    stop: Stop,
+    watcher: Any,
+    note: Callable[[str], None],
+) -> dict[str, Any] | None:
+    from tdsnn.train import loop
+    from tdsnn.train.images import accuracy
+
+    rest, held_out = load_training(manifest.dataset)
+    trainer = loop.Trainer(
+        manifest, folder=folder, train=rest, held_out=held_out, device=device, auxiliary=auxiliary, stop=stop
+    )
+    if (folder / STATE).exists():
+        trainer.resume()
+    note(
+        f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}"
+    )
+    made_with = environment(trainer.accelerator.device)
+    trainer.run(watcher)
+    if not _is_main():
+        return None
     outcome = {
         "name": manifest.name,
-        "held_out_accuracy": right,
+        "held_out_accuracy": accuracy(trainer.model, held_out, device=trainer.accelerator.device),
         "n": len(held_out.labels),
         "data_digests": {"train": rest.digest, "held_out": held_out.digest},
         "cpu_seconds": round(trainer.cpu_seconds, 1),
-        "checkpoint": str(folder / loop.CHECKPOINT),
+        "checkpoint": str(folder / CHECKPOINT),
         "environment": made_with,
     }
     write_atomic(folder / OUTCOME, (json.dumps(outcome, indent=2) + "\n").encode())
     return outcome
-
-
-def _continue(name: str, settings: Sequence[str], run_dir: Path | None) -> str:
-    words = ["tdsnn-zoo", "train", name, *(f"--set={setting}" for setting in settings), "--resume"]
-    if run_dir is not None:
-        words.append(f"--run-dir={run_dir}")
-    return shlex.join(words)

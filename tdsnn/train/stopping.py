@@ -37,7 +37,7 @@ class Stop:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """A block that ends before the interrupt is raised.
+        """A block that ends before the interrupt is raised, however many signals come.
 
         Raises:
             KeyboardInterrupt: a signal came meanwhile.
@@ -52,8 +52,8 @@ class Stop:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A second signal in the same block means that it takes too long.
-        if self._inside and not self._asked:
+        # A launcher and the terminal may each send one; a block that hangs can still be killed.
+        if self._inside:
             self._asked = True
             return
         raise KeyboardInterrupt

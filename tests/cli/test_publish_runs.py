@@ -20,6 +20,7 @@ from tdsnn import store, verdicts, zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release
 from tdsnn.train import release as releases
+from tdsnn.train.state import OUTCOME
 from tdsnn.types import WEIGHTS_FILE, Release
 from tdsnn.verdicts import CleanVerdicts
 
@@ -37,7 +38,7 @@ def entry(
 ) -> Release:
     """A released entry, and somebody who may publish."""
     monkeypatch.setenv("HF_TOKEN", "hf_write_secret")
-    monkeypatch.setattr(releases, "_check_settings", lambda *parts: None)
+    monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
     monkeypatch.setattr(
         releases,
         "_measure",
@@ -57,7 +58,7 @@ def finished_run(folder: Path, name: str = NAME) -> Path:
     model.conv.weight.data += 1
     zoo.save(model, folder / releases.CHECKPOINT, name=name, dataset="digits")
     outcome = {"name": name, "environment": {"python": "3.11"}, "data_digests": {}}
-    (folder / releases.OUTCOME).write_text(json.dumps(outcome))
+    (folder / OUTCOME).write_text(json.dumps(outcome))
     (folder / releases.LOG).write_text("")
     return folder
 

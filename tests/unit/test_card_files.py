@@ -19,6 +19,7 @@ from tdsnn.manifest import load_release, resolve, write_release
 from tdsnn.report import cards
 from tdsnn.topography.sheets import build_sheets
 from tdsnn.train import release as releases
+from tdsnn.train.state import OUTCOME
 from tdsnn.types import FileRecord, Release
 from tdsnn.verdicts import CleanVerdicts
 from tests.networks import network
@@ -115,7 +116,7 @@ def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: p
     run = tmp_path / "run"
     release = _checkpoint(run / releases.CHECKPOINT, TOPO)
     outcome = {"name": TOPO, "environment": {"python": "3.11"}, "data_digests": {}}
-    document(run / releases.OUTCOME, outcome)
+    document(run / OUTCOME, outcome)
     log = "".join(json.dumps(line) + "\n" for line in release.provenance["epochs"])
     (run / releases.LOG).write_text(log, encoding="utf-8")
     toys = replace(releases.DATASETS.load("digits"), title="Toys", shape=(1, 16, 16))

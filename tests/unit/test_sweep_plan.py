@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.errors import UsageError
 from tdsnn.sweep import state
 from tdsnn.sweep.plan import read_sweep
 from tdsnn.sweep.state import (
@@ -21,9 +22,13 @@ from tdsnn.sweep.state import (
     write_beat,
     write_failure,
 )
-from tdsnn.train.session import OUTCOME
-from tdsnn.train.state import write_settings
+from tdsnn.train.state import OUTCOME, STATE, write_settings
 from tests.sweeps import PAIR, write, zoo_folder
+
+BEAT_OF = (
+    '{"host": "h", "process": 10000000000000, "time": %s, "epoch": 0, "epochs": 1, "seconds_left": 1.0, '
+    '"ended": false}'
+)
 
 __all__ = ["zoo_folder"]
 
@@ -60,13 +65,25 @@ def test_entries_seeds_and_settings_become_runs(zoo_folder: Path, tmp_path: Path
         ("seed = [1]" + PAIR, "no key in the top level of a sweep called 'seed'. Did you mean seeds"),
         (PAIR + "labels = 'x'", "Did you mean label"),
         (PAIR + "label = 'a/b'", "cannot be part of a folder's name"),
-        (PAIR + "label = ''\nseeds = [-1]", "whole numbers from 0 on for 'seeds'"),
-        ("seeds = []" + PAIR, "whole numbers from 0 on for 'seeds'"),
-        ("seeds = [true]" + PAIR, "whole numbers from 0 on for 'seeds'"),
+        (PAIR + "label = ''\nseeds = [-1]", "whole numbers from 0 to 999999 for 'seeds'"),
+        ("seeds = []" + PAIR, "whole numbers from 0 to 999999 for 'seeds'"),
+        ("seeds = [true]" + PAIR, "whole numbers from 0 to 999999 for 'seeds'"),
         ("settings = [1]" + PAIR, "'settings'"),
         ("settings = ['lr=fast']" + PAIR, "lr must be of type float"),
         ("settings = ['epochs=0']" + PAIR, "epochs must lie in 1 to"),
         ("settings = ['nonsense=0']" + PAIR, "no setting called 'nonsense'"),
+        ("settings = ['seed=5']" + PAIR, "sets 'seed=5'"),
+        ("settings = ['topography.sheet_seed=5']" + PAIR, "sets 'topography.sheet_seed=5'"),
+        ("settings = ['augmentation=[1]']" + PAIR, "augmentation must be of type tuple"),
+        ("settings = ['augmentation=[\"spin\"]']" + PAIR, "no augmentation called 'spin'"),
+        ("settings = ['topography.loss=foo']" + PAIR, "no spatial loss called 'foo'"),
+        ("settings = ['model.width=a']" + PAIR, "width must be of type int, not 'a'"),
+        ("settings = ['model.width.x=3']" + PAIR, "'width' has no parts such as 'x'"),
+        ("settings = ['model.neuron=1']" + PAIR, "neuron must be of type dict"),
+        ("settings = ['lr=1" + 400 * "0" + "']" + PAIR, "lr is too large a number"),
+        ("seeds = [1000000]" + PAIR, "whole numbers from 0 to 999999 for 'seeds'"),
+        (PAIR.replace("topo.digits", "topo.digits-s1"), "names 'topo.digits-s1', a seed"),
+        ("settings = ['topography.alpha=0.1']" + PAIR, "needs the weights of its twin"),
         (PAIR.replace("topo", "tropo"), "Did you mean topo.digits"),
         (PAIR + PAIR.replace('summary = "A pair."', ""), "two runs called 'topo.digits'"),
         ("summary = 3", "needs a string for 'summary'"),
@@ -92,7 +109,10 @@ def test_a_folder_of_other_settings_is_refused(zoo_folder: Path, tmp_path: Path)
     run = read_sweep(path).runs[1]
     run.folder.mkdir(parents=True)
     write_settings(run.folder, run.manifest)
-    read_sweep(path)
+    other = write(tmp_path, "settings = ['epochs=3']" + PAIR)
+    read_sweep(other)  # nothing was made of them yet
+    (run.folder / STATE).touch()
+    read_sweep(write(tmp_path, PAIR))
     with pytest.raises(UsageError, match="began with another recipe"):
         read_sweep(write(tmp_path, "settings = ['epochs=3']" + PAIR))
 
@@ -128,21 +148,52 @@ def test_states_are_read_from_the_folders(
     write_failure(plain.folder, Failure(sentence="It broke.", hint="", exit_code=1))
     assert kinds() == ["waiting", "failed"]
     (plain.folder / FAILED).unlink()
-    (plain.folder / OUTCOME).write_text('{"held_out_accuracy": 0.5, "cpu_seconds": 60.0}')
+    write_outcome(plain.folder)
     assert kinds() == ["queued", "done"]
     (topo.folder).mkdir()
     write_beat(topo.folder, epoch=0, epochs=2, seconds_left=90.0)
     assert seconds_left(sweep.runs, read_states(sweep.runs), jobs=2) == pytest.approx(45.0)
 
 
-@pytest.mark.parametrize("name", [OUTCOME, FAILED, BEAT])
-@pytest.mark.parametrize("content", ["{", "[]", '{"odd": 1}', "\xff"])
-def test_damaged_files_are_named(zoo_folder: Path, tmp_path: Path, name: str, content: str) -> None:
+def write_outcome(folder: Path, **changes: object) -> None:
+    outcome = {"name": "plain.digits", "held_out_accuracy": 0.5, "cpu_seconds": 60.0, "n": 144}
+    outcome |= {"data_digests": {}, "environment": {}, **changes}
+    (folder / OUTCOME).write_text(json.dumps(outcome))
+
+
+FAILURE = '{"sentence": "It broke.", "hint": "", "exit_code": "x"}'
+
+
+@pytest.mark.parametrize("name", [OUTCOME, FAILED])
+@pytest.mark.parametrize("content", ["", "{}", "{", "[]", "null", '{"odd": 1}', "\xff", FAILURE])
+def test_a_damaged_file_fails_its_run_and_no_other(
+    zoo_folder: Path, tmp_path: Path, name: str, content: str
+) -> None:
     sweep = read_sweep(write(tmp_path, PAIR))
     run = sweep.runs[1]
     run.folder.mkdir(parents=True)
     (run.folder / name).write_bytes(content.encode("latin-1"))
-    with pytest.raises(IntegrityError) as caught:
-        read_states(sweep.runs)
-    assert str(run.folder) in caught.value.message
-    assert "rm" in caught.value.hint
+    states = read_states(sweep.runs)
+    assert [state.kind for state in states.values()] == ["waiting", "failed"]
+    failure = states[run.name].failure
+    assert failure is not None
+    assert str(run.folder / name) in failure.sentence
+    assert f"rm '{run.folder / name}'" in failure.hint
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1, "0.5", True])
+def test_an_accuracy_that_cannot_be_fails_the_run(zoo_folder: Path, tmp_path: Path, value: object) -> None:
+    run = read_sweep(write(tmp_path, PAIR)).runs[1]
+    run.folder.mkdir(parents=True)
+    write_outcome(run.folder, held_out_accuracy=value)
+    assert read_states([run])[run.name].kind == "failed"
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"odd": 1}', BEAT_OF % '"a"', BEAT_OF % "1e400", BEAT_OF % "null"]
+)
+def test_a_sign_of_life_that_cannot_be_read_is_none(zoo_folder: Path, tmp_path: Path, content: str) -> None:
+    run = read_sweep(write(tmp_path, PAIR)).runs[1]
+    run.folder.mkdir(parents=True)
+    (run.folder / BEAT).write_text(content)
+    assert read_states([run])[run.name].kind in ("queued", "stopped")
