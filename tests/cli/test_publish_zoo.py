@@ -38,6 +38,9 @@ def zoo_copy(
         shutil.copytree(paths.bundled(part), root / part)
     (root / "benchmarks").mkdir()
     shutil.copytree(paths.bundled("benchmarks", "results"), root / "benchmarks" / "results")
+    for path in (root / "zoo" / "releases").iterdir():
+        if path.stem not in MODELS:  # a pair is enough
+            path.unlink()
     monkeypatch.setattr("tdsnn.paths.bundled", root.joinpath)
     shared = paths.cache_dir()
     monkeypatch.setenv("TDSNN_CACHE", str(tmp_path / "cache"))

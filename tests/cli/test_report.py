@@ -101,7 +101,7 @@ def test_what_was_not_released_has_no_card(zoo_copy: Path, capsys: pytest.Captur
     (zoo_copy / "zoo" / "releases" / f"{TOPO}.json").unlink()
     assert run("cards", TOPO) == 4
     assert f"tdsnn-zoo train {TOPO}" in capsys.readouterr().err
-    assert TOPO not in str(answer(capsys, "cards"))
+    assert f"{TOPO}.md" not in str(answer(capsys, "cards"))
 
 
 def test_an_unknown_name_is_a_usage_error(zoo_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

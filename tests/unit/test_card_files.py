@@ -122,7 +122,7 @@ def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: p
     toys = replace(releases.DATASETS.load("digits"), title="Toys", shape=(1, 16, 16))
     monkeypatch.setattr(type(releases.DATASETS), "load", lambda self, name: toys)
     monkeypatch.setattr(releases, "load_split", lambda *names: None)
-    monkeypatch.setattr(releases, "_check_settings", lambda *parts: None)
+    monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
     monkeypatch.setattr(releases, "_measure", lambda *parts, results: (release.metrics, CLEAN))
     written = releases.embed(run)
     folder = pair / "zoo" / "checkpoints" / TOPO

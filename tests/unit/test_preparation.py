@@ -30,7 +30,8 @@ def split() -> Split:
 def twin(monkeypatch: pytest.MonkeyPatch) -> Model:
     """Stands in for the released twin, whose layers are larger than those of these tests."""
     model = network("sresnet18", width=4, timesteps=3, in_channels=1, mean=[0.286], std=[0.353])
-    opened = SimpleNamespace(model=model, weights_sha256="ab" * 32)
+    config = SimpleNamespace(name="sresnet18.fashion_mnist")
+    opened = SimpleNamespace(model=model, config=config, weights_sha256="ab" * 32)
     monkeypatch.setattr("tdsnn.train.loop.zoo.open_model", lambda name: opened)
     return model
 
