@@ -161,3 +161,8 @@ def _release(sweep: Sweep, *, as_json: bool) -> None:
     done: dict[str, Any] = release_finished(sweep, note=_output.note)
     if as_json:
         _output.emit_json(done)
+    if done["failed"]:
+        raise TdsnnError(
+            f"{len(done['failed'])} finished runs could not be measured: {', '.join(done['failed'])}.",
+            hint="The others are; mend the cause and run the same command again.",
+        )

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from tdsnn import manifest as manifests
-from tdsnn import zoo
+from tdsnn import store, zoo
 from tdsnn.data._base import load_training
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
 from tdsnn.files import read_json, sha256_of, write_atomic
@@ -51,7 +51,7 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
 
     Raises:
         UsageError: no run is finished.
-        TdsnnError: at least one could not be released; the others are.
+        IntegrityError: the document of earlier measurements is damaged.
     """
     states = read_states(sweep.runs)
     finished = [run for run in sweep.runs if states[run.name].kind == "done"]
@@ -75,13 +75,7 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
             done["failed"][run.name] = error.message
     others = [run for run in finished if run not in entries]
     if others:
-        done["measured"] = _measure_others(sweep, others, note=note)
-    if done["failed"]:
-        raise TdsnnError(
-            f"{len(done['failed'])} of {len(entries)} finished runs were not released: "
-            f"{', '.join(done['failed'])}.",
-            hint="What is released stays; mend the cause and run the same command again.",
-        )
+        _measure_others(sweep, others, done=done, note=note)
     return done
 
 
@@ -90,16 +84,20 @@ def _released(run: Run) -> bool:
     return release is not None and release.weights_sha256 == sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
 
 
-def _measure_others(sweep: Sweep, runs: list[Run], *, note: Note) -> list[str]:
+def _measure_others(sweep: Sweep, runs: list[Run], *, done: dict[str, Any], note: Note) -> None:
     path = sweep.folder / RESULTS
-    known = {record["run"]: record for record in _stored(path)}
-    measured = []
+    known = _stored(path)
     for run in runs:
-        sha256 = sha256_of(run.folder / CHECKPOINT / WEIGHTS_FILE)
-        if known.get(run.name, {}).get("weights_sha256") == sha256:
+        try:
+            location = store.locate(run.folder / CHECKPOINT)
+            if known.get(run.name, {}).get("weights_sha256") == location.weights_sha256:
+                continue
+            known[run.name] = _record(run, location.weights_sha256)
+        except TdsnnError as error:
+            note(f"{run.name} was not measured: {error.message}")
+            done["failed"][run.name] = error.message
             continue
-        known[run.name] = _record(run, sha256)
-        measured.append(run.name)
+        done["measured"].append(run.name)
         accuracy = known[run.name]["held_out_accuracy"]["value"]
         note(f"{run.name}: {accuracy:.2f} % of the held-out images")
         # After each run: measuring one takes a minute.
@@ -110,7 +108,6 @@ def _measure_others(sweep: Sweep, runs: list[Run], *, note: Note) -> list[str]:
             "runs": [known[name] for name in sorted(known)],
         }
         write_atomic(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
-    return measured
 
 
 def _record(run: Run, sha256: str) -> dict[str, Any]:
@@ -161,14 +158,15 @@ def _smoothness(model: Model, run: Run) -> dict[str, float] | None:
     }
 
 
-def _stored(path: Path) -> list[dict[str, Any]]:
+def _stored(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of a run to its record."""
     try:
         document = read_json(path)
         if document["schema"] != _SCHEMA:
             raise ValueError(f"it is not of schema {_SCHEMA}")
-        return list(document["runs"])
+        return {record["run"]: record for record in document["runs"]}
     except FileNotFoundError:
-        return []
+        return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"The document '{path}' is damaged: {error}.", hint=f"Restore it: git checkout '{path}'"

@@ -94,36 +94,43 @@ def prepare_sheets(
             seed=topography.sheet_seed,
             compiled=bool(library()),
         )
-        state = _run(search, folder / f"{layer}.safetensors", lambda *n, layer=layer: progress(layer, *n))
+        path = folder / f"{layer}.safetensors"
+        state = _run(search, path, source, lambda *n, layer=layer: progress(layer, *n))
         prepared[layer] = search.result(state, log)
     return prepared
 
 
-def _run(search: PositionSearch, path: Path, progress: Callable[[int, int], None]) -> PositionState:
-    state = _load(path) if path.is_file() else search.start()
+def _run(
+    search: PositionSearch, path: Path, source: Mapping[str, Any], progress: Callable[[int, int], None]
+) -> PositionState:
+    state = _load(path, source) if path.is_file() else search.start()
     saved = time.monotonic()
     try:
         while not search.finished(state):
             state = search.advance(state)
             progress(min(state.attempts, search.budget), search.budget)
             if time.monotonic() - saved > _SAVE_EVERY_S:
-                _save(state, path)
+                _save(state, path, source)
                 saved = time.monotonic()
     finally:
-        _save(state, path)
+        _save(state, path, source)
     return state
 
 
-def _save(state: PositionState, path: Path) -> None:
+def _save(state: PositionState, path: Path, source: Mapping[str, Any]) -> None:
     numbers = {key: value for key, value in asdict(state).items() if key != "sites"}
+    about = {"search": json.dumps(numbers), "source": json.dumps(dict(source), sort_keys=True)}
     with atomic(path) as temporary:
-        save_file({"sites": state.sites}, temporary, metadata={"search": json.dumps(numbers)})
+        save_file({"sites": state.sites}, temporary, metadata=about)
 
 
-def _load(path: Path) -> PositionState:
+def _load(path: Path, source: Mapping[str, Any]) -> PositionState:
     try:
         with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["search"])
+            about = file.metadata()
+            numbers = json.loads(about["search"])
+            if json.loads(about.get("source", "{}")) != dict(source):
+                raise ValueError("it was made with the responses of another network")
             numbers["alignment"] = tuple((spent, r) for spent, r in numbers["alignment"])
             return PositionState(sites=file.get_tensor("sites"), **numbers)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
