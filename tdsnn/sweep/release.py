@@ -5,8 +5,8 @@
     schema, sweep, summary
     runs    one record for each finished run with settings or a label of its own: entry, seed, label,
             settings, held_out_accuracy (value, low, high, n), alignment (layer to P(r, d) and P(r_CCG, d) on
-            the first held-out images), category_smoothness (layer to value; null without its images),
-            cpu_seconds, weights_sha256 and environment
+            the first held-out images), firing_rate (layer to spikes per unit and step on them, or null without
+            spikes), category_smoothness (layer to value; null without its images), cpu_seconds, weights_sha256 and environment
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tdsnn.models._base import Model
 from tdsnn.results import accuracy_figure
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import read_states
-from tdsnn.train.release import alignment, embed
+from tdsnn.train.release import alignment, embed, firing_rates
 from tdsnn.train.state import CHECKPOINT, read_outcome
 from tdsnn.weights import WEIGHTS_FILE
 
@@ -129,6 +129,11 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
             part: {layer: _finite(value.mean) for layer, value in layers.items()}
             for part, layers in found.items()
         },
+        "firing_rate": (
+            {layer: round(rate, 4) for layer, rate in firing_rates(model, held_out).items()}
+            if model.neurons
+            else None
+        ),
         _SMOOTHNESS: _smoothness(model, run),
         "cpu_seconds": outcome["cpu_seconds"],
         "weights_sha256": sha256,
