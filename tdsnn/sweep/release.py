@@ -5,8 +5,9 @@
     schema, sweep, summary
     runs    one record for each finished run with settings or a label of its own: entry, seed, label,
             settings, held_out_accuracy (value, low, high, n), alignment (layer to P(r, d) and P(r_CCG, d) on
-            the first held-out images), firing_rate (layer to spikes per unit and step on them, or null without
-            spikes), category_smoothness (layer to value; null without its images), cpu_seconds, weights_sha256 and environment
+            the first held-out images), firing_rate (layer to spikes per unit and step on them; null without
+            spikes), category_smoothness (layer to value; null without its images), cpu_seconds,
+            weights_sha256 and environment
 """
 
 from __future__ import annotations
