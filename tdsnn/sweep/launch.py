@@ -98,12 +98,11 @@ class Worker:
             if code == 0 and (run.folder / OUTCOME).exists():
                 self.note(f"{run.name}: done in {(time.monotonic() - begun) / 60:.1f} min")
             elif code not in (BUSY, Interrupted.exit_code) and not self.stopped:
-                self._failed.add(run.name)
                 self.note(f"{run.name}: failed")
                 if not (run.folder / FAILED).exists():
                     write_failure(run.folder, _unexplained(run, code))
-                self._failed.discard(run.name)
         except TdsnnError as error:
+            # It could not be started, or why it failed could not be written.
             self._failed.add(run.name)
             self.note(f"{run.name}: {error.message}")
         finally:

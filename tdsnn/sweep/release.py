@@ -13,16 +13,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tdsnn import manifest as manifests
 from tdsnn import store, zoo
-from tdsnn.data._base import load_training
+from tdsnn.data._base import DATASETS, load_training
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
 from tdsnn.files import read_json, sha256_of, write_atomic
 from tdsnn.maps.survey import survey
@@ -37,6 +36,7 @@ from tdsnn.weights import WEIGHTS_FILE
 _SCHEMA = 1
 RESULTS = "results.json"
 _SMOOTHNESS = "category_smoothness"
+_SUBJECT = "run"
 
 Note = Callable[[str], None]
 
@@ -135,7 +135,7 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
             if model.neurons
             else None
         ),
-        _SMOOTHNESS: _smoothness(model, run),
+        _SMOOTHNESS: _smoothness(model, shape=DATASETS.load(run.manifest.dataset).shape),
         "cpu_seconds": outcome["cpu_seconds"],
         "weights_sha256": sha256,
         "environment": outcome["environment"],
@@ -144,23 +144,23 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     """Four digits, or None where too few units fire."""
-    return round(value, 4) if torch.tensor(value).isfinite() else None
+    return round(value, 4) if math.isfinite(value) else None
 
 
-def _smoothness(model: Model, run: Run) -> dict[str, float] | None:
-    """Layer to smoothness of its category maps, silent layers left out; None without the images."""
-    images = load_training(run.manifest.dataset)[1].images
-    channels, height, width = images.shape[1:]
+def _smoothness(model: Model, *, shape: tuple[int, int, int]) -> dict[str, float] | None:
+    """Layer to smoothness of its category maps, silent layers left out; None without the images.
+
+    Args:
+        shape: (C, H, W) of the images that the model takes.
+    """
     try:
-        found = survey(
-            {run.name: model}, model.sheets, shape=(channels, height, width), metrics=[_SMOOTHNESS], seed=0
-        )
+        found = survey({_SUBJECT: model}, model.sheets, shape=shape, metrics=[_SMOOTHNESS])
     except MissingError:
         return None
     return {
-        layer: round(measurements[run.name].figures["smoothness"].value, 4)
+        layer: round(measurements[_SUBJECT].figures["smoothness"].value, 4)
         for layer in model.sheets
-        if run.name in (measurements := found.find(layer, _SMOOTHNESS))
+        if _SUBJECT in (measurements := found.find(layer, _SMOOTHNESS))
     }
 
 

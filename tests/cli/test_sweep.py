@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from command import run
+from processes import wait_for
 from sweeps import PAIR, write, zoo_folder
 
 from tdsnn import store
@@ -36,13 +37,6 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": root},
     )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    assert path.exists(), process.communicate()
 
 
 def weights(folder: Path) -> dict[str, bytes]:

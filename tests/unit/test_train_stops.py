@@ -17,6 +17,7 @@ from tdsnn.train.loop import LOG
 from tdsnn.train.state import SETTINGS, STATE, load_state
 from tdsnn.train.stopping import Stop
 from tdsnn.weights import read_checkpoint
+from tests.processes import wait_for
 from tests.training import SMALL
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -85,13 +86,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)
     assert load_state(folder)["position"]["epoch"] > before["epoch"]
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    assert path.exists(), process.communicate()[1]
 
 
 @pytest.mark.slow
