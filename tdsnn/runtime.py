@@ -77,9 +77,20 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
     }
+
+
+def cpu_name() -> str:
+    """The processor's model as the system calls it, e.g. ``AMD EPYC 9654 96-Core Processor``."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    # ARM's list has no names; elsewhere there is no list.
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def git_state(folder: Path = _PACKAGE) -> dict[str, Any] | None:

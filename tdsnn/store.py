@@ -17,8 +17,8 @@ from typing import Literal
 from tdsnn import hub, paths
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of, verify
-from tdsnn.hub import Progress
 from tdsnn.manifest import home, load_release, resolve
+from tdsnn.progress import Progress, silent
 from tdsnn.types import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
 
@@ -101,7 +101,7 @@ def locate(
     name: str | os.PathLike[str],
     *,
     force: bool = False,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> Location:
     """Find a checkpoint and verify every file of it.
 
@@ -150,7 +150,7 @@ def download(
     to: Path | None = None,
     revision: str | None = None,
     force: bool = False,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> Location:
     """Make sure that a verified copy of a checkpoint lies on this machine, or in the folder ``to``.
 

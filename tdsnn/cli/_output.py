@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tdsnn.errors import TdsnnError
 from tdsnn.files import write_atomic
@@ -58,14 +59,22 @@ def table(
 ) -> None:
     """Print a table as data. The first column is left-aligned, the others right-aligned.
 
+    All of it is shown as it is: a name may hold what rich would read as markup, and a narrow
+    terminal breaks it but cuts nothing off.
+
     Args:
         svg: also draw the table, title and caption included, into this file.
     """
-    grid = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
+    grid = Table(
+        title=Text(title),
+        title_justify="left",
+        caption=Text(caption) if caption else None,
+        caption_justify="left",
+    )
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right")
+        grid.add_column(Text(column), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(Text, row))
     console().print(grid)
     if svg is not None:
         canvas = Console(record=True, width=_SVG_COLUMNS, file=io.StringIO(), highlight=False)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from tdsnn.cli import _output
 from tdsnn.cli._bench_table import p_value
 from tdsnn.report._markdown import NOTHING, interval
@@ -41,7 +39,7 @@ def show(report: SweepReport) -> None:
         for group in report.groups
     ]
     title = f"{report.sweep}, n = {report.images} held-out images"
-    _output.table(escape(title), columns, rows, caption=escape("\n".join([_caption(report), *report.notes])))
+    _output.table(title, columns, rows, caption="\n".join([_caption(report), *report.notes]))
 
 
 def _accuracy(group: Group) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from tdsnn.cli import _output
+from tdsnn.cli import _output, _progress
 
 if TYPE_CHECKING:
     from tdsnn.data._base import Split
-    from tdsnn.data._sources import Progress
+    from tdsnn.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and verify datasets.")
 
@@ -117,7 +115,7 @@ def _each_split(name: str, split: str | None, action: _Action, *, verb: str) -> 
     wanted = [split] if split is not None else list(DATASETS.load(name).splits)
     done = {}
     for each in wanted:
-        with _progress_bar(f"{verb} {name} {each}") as progress:
+        with _progress.bar(f"{verb} {name} {each}") as progress:
             done[each] = action(name, each, progress=progress)
     return done
 
@@ -150,14 +148,3 @@ def _show(name: str, splits: dict[str, Split], *, title: str, as_json: bool) -> 
                 f"No sha256 is pinned for split '{each}' of {name}: only its form was checked. "
                 f"Measured here: {split.digest}"
             )
-
-
-@contextmanager
-def _progress_bar(text: str) -> Iterator[Progress]:
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = _output.console(stderr=True)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -76,17 +76,22 @@ class _Bars:
         self._live: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, name: str, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, what: str = "", /) -> None:
         if self._live is None:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+            )
             err = console(stderr=True)
             self._live = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
             self._live.start()
-        if name not in self._tasks:
-            self._tasks[name] = self._live.add_task(name, total=total)
-        self._live.update(self._tasks[name], completed=done)
+        if what not in self._tasks:
+            self._tasks[what] = self._live.add_task(what, total=total)
+        self._live.update(self._tasks[what], completed=done)
 
     def close(self) -> None:
         """Take the bars away."""

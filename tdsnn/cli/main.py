@@ -1,7 +1,8 @@
 """The ``tdsnn-zoo`` command. Each module of this folder without an underscore is one command.
 
 A command module exposes either ``command`` (a function) or ``app`` (a Typer group of sub-commands) and
-imports torch only inside its body, so that ``list``, ``info`` and ``--help`` stay fast.
+imports torch only inside its body, so that ``list``, ``info`` and ``--help`` stay fast. Even typer is
+imported inside ``main``, so that Ctrl-C is answered from the first moment on.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import importlib
 import pkgutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
-
-from tdsnn.cli import _output
 from tdsnn.errors import TdsnnError
+
+if TYPE_CHECKING:
+    import typer
 
 
 def build_app(word: str | None = None) -> typer.Typer:
@@ -23,6 +25,8 @@ def build_app(word: str | None = None) -> typer.Typer:
     Args:
         word: first word typed. If it names a command, only that one is imported: start-up time is felt.
     """
+    import typer
+
     app = typer.Typer(
         name="tdsnn-zoo",
         help="Model zoo and benchmark suite for topographic deep spiking neural networks.",
@@ -49,10 +53,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         build_app(words[0] if words else None)(args=arguments)
     except TdsnnError as error:
+        from tdsnn.cli import _output
+
         _output.fail(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _output.note("Stopped.")
+        # What shows messages is perhaps what was being imported.
+        sys.stderr.write("Stopped.\n")
         sys.exit(130)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tdsnn.cli import _output
+from tdsnn.cli import _output, _progress
 from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.manifest import home, list_models, release_path, require_writable, resolve
 from tdsnn.paths import zoo_folders
@@ -163,7 +161,7 @@ def _publish_all(job: _Job) -> None:
 def _publish(name: str, reference: Reference, job: _Job) -> dict[str, Any]:
     from tdsnn.publish.push import draft, send
 
-    with _progress(name) as progress:
+    with _progress.bar(f"checking {name}", unit="images") as progress:
         planned = draft(name, reference, progress=progress)
     if not job.as_json:
         _show(planned)
@@ -200,14 +198,3 @@ def _document(draft: Draft, done: Published | None) -> dict[str, Any]:
         "commit": done.commit if done else None,
         "new": done.new if done else None,
     }
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn(f"checking {name}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    err = _output.console(stderr=True)
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tdsnn.cli import _output
+from tdsnn.cli import _output, _progress
 from tdsnn.errors import Interrupted, UsageError
 from tdsnn.registry import Registry, suggest
 
 if TYPE_CHECKING:
     from tdsnn.maps.survey import Survey
     from tdsnn.metrics._base import Figure
+    from tdsnn.progress import Progress
     from tdsnn.topography.sheets import CorticalSheet
     from tdsnn.zoo import Opened
 
@@ -87,7 +87,7 @@ def show_command(
     subjects, sheets, shape = _load(name, twin=twin, layers=layers, fresh=fresh_sheets, seed=seed)
     from tdsnn.maps.survey import survey
 
-    with _progress() as progress:
+    with _progress.bar() as progress:
         found = survey(
             {subject: opened.model for subject, opened in subjects.items()},
             sheets,
@@ -140,7 +140,7 @@ def optimise_command(
     topography = Topography(sheet_seed=seed, attempts_per_unit=attempts)
     words = ["tdsnn-zoo", "topo", "optimise", name, "--out", str(out)]
     again = shlex.join([*words, "--attempts-per-unit", f"{attempts:g}", "--seed", str(seed)])
-    with _progress() as progress:
+    with _progress.bar() as progress:
         try:
             opened.model.sheets = prepare_sheets(
                 fresh_sheets(opened.model, topography, image_size=shape[1:]),
@@ -207,7 +207,7 @@ def _load(
     return subjects, {layer: sheets[layer] for layer in layers or sheets}, shape
 
 
-def _store(found: Survey, folder: Path, progress: Callable[[str, int, int], None]) -> None:
+def _store(found: Survey, folder: Path, progress: Progress) -> None:
     import json
 
     from tdsnn.files import write_atomic
@@ -276,13 +276,3 @@ def _view(found: Survey) -> None:
         _output.console().print(f"Preferred orientation, {layer}; hue: degrees, grey: neighbours disagree.")
         _output.console().print(grid)
         return
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_output.console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

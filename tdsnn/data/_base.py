@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdsnn.data._sources import HubRepo, Progress, RawSplit, Source
+from tdsnn.data._sources import HubRepo, RawSplit, Source
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.paths import cache_dir
+from tdsnn.progress import Progress, silent
 from tdsnn.registry import Registry, suggest
 from tdsnn.types import About
 
@@ -100,7 +101,7 @@ class Split:
 DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")
 
 
-def load_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:
+def load_split(name: str, split: str, *, progress: Progress = silent) -> Split:
     """Open a split, decoding it into the cache first if it is not there or damaged.
 
     Args:
@@ -117,7 +118,7 @@ def load_split(name: str, split: str, *, progress: Progress = lambda done, total
     return _as_split(name, split, _open(name, split, progress=progress, full=False))
 
 
-def load_training(name: str, *, progress: Progress = lambda done, total: None) -> tuple[Split, Split]:
+def load_training(name: str, *, progress: Progress = silent) -> tuple[Split, Split]:
     """The training images in two parts: those to learn from, and those held out for every choice.
 
     Rows are drawn by numpy's frozen MT19937 stream under seed 0, from the canonical order, so they are the
@@ -147,12 +148,12 @@ def load_training(name: str, *, progress: Progress = lambda done, total: None) -
     return train.select(np.sort(drawn[info.size :]), name="the rest"), held_out
 
 
-def fetch_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:
+def fetch_split(name: str, split: str, *, progress: Progress = silent) -> Split:
     """Like ``load_split``, but read every cached sample too and decode again if one is not as recorded."""
     return _as_split(name, split, _open(name, split, progress=progress, full=True))
 
 
-def verify_split(name: str, split: str, *, progress: Progress = lambda done, total: None) -> Split:
+def verify_split(name: str, split: str, *, progress: Progress = silent) -> Split:
     """Open a split as ``load_split`` does, then read every sample and check content and order.
 
     Damage found in the samples is reported, not repaired; ``fetch_split`` repairs it.

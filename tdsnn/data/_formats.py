@@ -6,13 +6,14 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tdsnn.errors import IntegrityError
+from tdsnn.progress import Progress
 
 _BATCH = 1000
 _HINT = "Fetch the file again, or remove it so that another source is used."
@@ -20,7 +21,7 @@ _IDX_UINT8 = 0x08
 
 
 def read_parquet(
-    path: Path, *, image: str, label: str, shape: tuple[int, int, int], progress: Callable[[int, int], None]
+    path: Path, *, image: str, label: str, shape: tuple[int, int, int], progress: Progress
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Decode a Parquet file whose column ``image`` holds structs with encoded ``bytes``.
 
@@ -81,7 +82,7 @@ def read_images(
     *,
     classes: Sequence[str],
     shape: tuple[int, int, int],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Decode files called ``CLASS-NUMBER.SUFFIX`` and reduce them to ``shape`` (Lanczos).
 

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tdsnn.errors import MissingError
+from tdsnn.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all) while a split is decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)

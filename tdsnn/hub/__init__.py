@@ -9,7 +9,7 @@ from tdsnn.hub._client import Connection, connection
 from tdsnn.hub.datasets import fetch_dataset_file, has_dataset_file
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import PREFIX, Contents, Reference, RemoteFile, is_reference, look_up
-from tdsnn.hub.snapshot import Progress, Snapshot, complete, take_snapshot
+from tdsnn.hub.snapshot import Snapshot, complete, take_snapshot
 from tdsnn.hub.upload import Change, Comparison, Published, compare, publish, require_publishing
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Comparison",
     "Connection",
     "Contents",
-    "Progress",
     "Published",
     "Reference",
     "RemoteFile",

@@ -158,23 +158,23 @@ def _first_line(text: str) -> str:
 
 
 def _unreachable(url: str) -> str:
-    """Why ``url`` gives no answer, or an empty string when it does."""
-    # Imported here because it takes a tenth of the time that `tdsnn-zoo list` may take.
-    import http.client
-    import urllib.error
-    import urllib.request
+    """Why ``url`` gives no answer, or an empty string when it does.
+
+    Asked through the client's own session, which alone knows of the user's proxies and certificates.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
 
     outcome: list[str] = []
 
     def probe() -> None:
         try:
-            request = urllib.request.Request(public(url), method="HEAD")
-            urllib.request.urlopen(request, timeout=_CONNECT_SECONDS).close()
-            outcome.append("")
-        except urllib.error.HTTPError as error:
-            outcome.append(f"status {error.code}" if error.code in _GATEWAY_ERRORS else "")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            outcome.append(public(str(error).strip("<>")) or type(error).__name__)
+            answer = get_session().head(public(url), timeout=_CONNECT_SECONDS, follow_redirects=False)
+            code = answer.status_code
+            outcome.append(f"status {code}" if code in _GATEWAY_ERRORS else "")
+        # ImportError: for a SOCKS proxy the client needs a package more.
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError, RuntimeError) as error:
+            outcome.append(_first_line(str(error)) or type(error).__name__)
 
     # A thread, because the time-out of a socket does not cover a name server that never answers.
     thread = threading.Thread(target=probe, daemon=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,10 @@ from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.files import file_error, set_aside
 from tdsnn.hub._client import endpoint, talking
 from tdsnn.hub.repository import RemoteFile
+from tdsnn.progress import Progress, silent
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes that are there and the bytes in all."""
 
 TRIES = 3
 """Attempts in a row that bring no new byte, before a download is given up."""
@@ -38,7 +35,7 @@ def fetch_file(
     *,
     commit: str,
     target: Path,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Bring one file of a model repository to ``target``.
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from tdsnn.errors import IntegrityError, TdsnnError, Unreachable
@@ -16,10 +15,8 @@ from tdsnn.files import exclusive, read_json, set_aside, sha256_of, write_atomic
 from tdsnn.hub._client import require_network
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import Reference, RemoteFile, look_up
+from tdsnn.progress import Progress, named, silent
 from tdsnn.types import FileRecord
-
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes that are there and the bytes in all."""
 
 _INDEX = "files.json"
 """Beside the files: what was verified when they were fetched."""
@@ -44,7 +41,7 @@ def take_snapshot(
     *,
     choose: Callable[[str, Mapping[str, RemoteFile]], Sequence[RemoteFile]],
     force: bool = False,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> Snapshot:
     """Make sure that chosen files of a repository are below ``root``.
 
@@ -84,7 +81,7 @@ def complete(
     folder: Path,
     *,
     force: bool = False,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> bool:
     """Fetch those of the files that a folder lacks; whether there were any.
 
@@ -102,7 +99,7 @@ def complete(
             path = folder / file.path
             if path.is_file() and not force:
                 _log.warning("%s differs from its release: kept as %s, fetched anew.", path, set_aside(path))
-            fetch_file(repo, file, commit=commit, target=path, progress=partial(progress, file.path))
+            fetch_file(repo, file, commit=commit, target=path, progress=named(progress, file.path))
     return True
 
 

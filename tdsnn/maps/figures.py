@@ -14,8 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from tdsnn.files import atomic
-from tdsnn.maps.survey import SHUFFLED, Progress, Survey
+from tdsnn.maps.survey import SHUFFLED, Survey
 from tdsnn.metrics._base import METRICS, Curve, UnitMap
+from tdsnn.progress import Progress, silent
 
 _FORMATS = ("png", "svg")
 _DPI = 150
@@ -31,7 +32,7 @@ def draw(
     survey: Survey,
     folder: Path,
     *,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> tuple[Path, ...]:
     """Draw everything that was measured into a folder and return the files.
 
@@ -53,7 +54,7 @@ def draw(
     ]
     written: list[Path] = []
     for done, (name, picture, place) in enumerate(plans):
-        progress(f"drawing {name}", done, len(plans))
+        progress(done, len(plans), f"drawing {name}")
         canvas = picture(survey, *place)
         if canvas is not None:
             written += _save(canvas, folder / name)

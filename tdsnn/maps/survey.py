@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,14 +12,13 @@ from torch import nn
 from tdsnn.errors import GateError, MissingError, UsageError
 from tdsnn.maps.stimuli import STIMULI, Shape
 from tdsnn.metrics._base import METRICS, Measurement, Metric
+from tdsnn.progress import Progress, silent
+from tdsnn.runtime import environment
 from tdsnn.topography.responses import Responses, StimulusSet, respond
 from tdsnn.topography.sheets import CorticalSheet
 
 SHUFFLED = "positions shuffled"
 """Name of the control: the first model's responses on a sheet whose units changed places at random."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is done now, steps done and steps in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,8 @@ class Survey:
     seed: int
     weights: Mapping[str, str] = field(default_factory=dict)
     """Subject to the sha256 of its weights, of those from a checkpoint."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """What it was computed with, as :func:`tdsnn.runtime.environment`."""
 
     def find(self, layer: str, metric: str) -> dict[str, Measurement]:
         """Subject to measurement, of those that have one."""
@@ -73,6 +74,7 @@ class Survey:
             "stimuli": dict(self.shown),
             "missing_stimuli": dict(self.missing),
             "seed": self.seed,
+            "environment": dict(self.environment),
             "entries": [_document(entry) for entry in self.entries],
         }
 
@@ -85,7 +87,7 @@ def survey(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
     weights: Mapping[str, str] | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Survey:
     """Measure models on the same sheets.
 
@@ -109,18 +111,19 @@ def survey(
     chosen = {name: metric for name, metric in chosen.items() if metric.stimuli in sets}
     shuffled = {layer: shuffle(sheet, seed=seed) for layer, sheet in sheets.items()}
     first = next(iter(models))
+    device = next((weight.device for weight in models[first].parameters()), torch.device("cpu"))
     steps = (len(models) + 1) * len(sheets) * len(chosen)
     entries: list[Entry] = []
     for subject, model in models.items():
         for stimuli in sets.values():
-            progress(f"{subject}: {stimuli.name}", len(entries), steps)
+            progress(len(entries), steps, f"{subject}: {stimuli.name}")
             answers = respond(model, stimuli, tuple(sheets))
             wanted = {name: metric for name, metric in chosen.items() if metric.stimuli == stimuli.name}
             for layer, sheet in sheets.items():
                 places = {subject: sheet} | ({SHUFFLED: shuffled[layer]} if subject == first else {})
                 for entry in _measure(answers[layer], places, wanted, seed=seed):
                     entries.append(entry)
-                    progress(f"{entry.subject}: {layer}, {entry.metric}", len(entries), steps)
+                    progress(len(entries), steps, f"{entry.subject}: {layer}, {entry.metric}")
     return Survey(
         subjects=(*models, SHUFFLED),
         sheets=sheets,
@@ -130,6 +133,7 @@ def survey(
         missing=missing,
         seed=seed,
         weights=weights or {},
+        environment=environment(device),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from tdsnn.bench.gates import Gate, check_model
 from tdsnn.data._base import Split, load_split
 from tdsnn.errors import GateError
 from tdsnn.manifest import load_release, resolve
+from tdsnn.progress import Progress, silent
 
 SAMPLE = 1000
 """Test images on which the stored accuracy must show again."""
@@ -23,9 +22,7 @@ RISK = 1e-3
 _BATCH, _GATED = 100, 32
 
 
-def check_release(
-    name: str, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Gate]:
+def check_release(name: str, *, progress: Progress = silent) -> list[Gate]:
     """Load a zoo entry strictly, look for state between calls, and measure its accuracy on a sample.
 
     The stored accuracy is over the whole test split of N images, K of them right. Of ``SAMPLE`` images drawn
@@ -74,9 +71,7 @@ def _accuracy_gate(name: str, right: int, n: int, stored_percent: float, total: 
     )
 
 
-def _count_right(
-    model: nn.Module, test: Split, indices: NDArray[np.int64], progress: Callable[[int, int], None]
-) -> int:
+def _count_right(model: nn.Module, test: Split, indices: NDArray[np.int64], progress: Progress) -> int:
     right = 0
     for start in range(0, len(indices), _BATCH):
         images, labels = test.take(indices[start : start + _BATCH])

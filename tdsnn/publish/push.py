@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from tdsnn import hub, store
 from tdsnn.bench.gates import Gate
 from tdsnn.data._base import DATASETS
 from tdsnn.manifest import load_release, resolve
+from tdsnn.progress import Progress, silent
 from tdsnn.publish.gates import check_release
 from tdsnn.report import cards
 from tdsnn.types import FileRecord, Release
@@ -39,9 +40,7 @@ class Draft:
     release: Release
 
 
-def draft(
-    name: str, reference: hub.Reference, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Draft:
+def draft(name: str, reference: hub.Reference, *, progress: Progress = silent) -> Draft:
     """Check an entry, render its card and compare everything with the repository; changes nothing.
 
     Args:

@@ -8,7 +8,7 @@ visits squares that tile the sheet instead of one square at a time, and every ro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.kernels.swaps import swap_places
+from tdsnn.progress import Progress, silent
 from tdsnn.topography.clusters import MIN_UNITS, sample_clusters
 from tdsnn.topography.correlation import pair_correlation
 from tdsnn.topography.sheets import CorticalSheet
@@ -196,7 +197,7 @@ def optimise_positions(
     seed: int,
     compiled: bool,
     source: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> CorticalSheet:
     """A sheet on which units that respond alike lie closer; arguments and errors as :class:`PositionSearch`.
 

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import GateError, UsageError
+from tdsnn.progress import Progress, silent
 from tdsnn.registry import suggest
-
-Progress = Callable[[int, int], None]
-"""Called with (stimuli done, stimuli in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ def respond(
     layers: Sequence[str],
     *,
     batch_size: int = 100,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, Responses]:
     """Show a stimulus set to a model in eval mode and record its layers.
 

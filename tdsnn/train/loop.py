@@ -13,19 +13,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional as F
 
 from tdsnn import zoo
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.files import file_error
 from tdsnn.models._base import Model
-from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
 from tdsnn.topography.positions import PREPARATION
-from tdsnn.topography.responses import record
 from tdsnn.train._draws import batches, generator
 from tdsnn.train.finish import round_weights, settle_statistics
 from tdsnn.train.images import accuracy, prepare
+from tdsnn.train.objective import Objective
 from tdsnn.train.optim import Average, build_optimizer, set_lr
 from tdsnn.train.preparation import fresh_model, prepare_sheets
 from tdsnn.train.progress import Meter, Position, Watcher
@@ -45,7 +43,8 @@ class Trainer:
         manifest: model, data, topography and recipe.
         folder: where state, log and checkpoint go.
         train, held_out: images to learn from, and to measure after each epoch.
-        device: ``cpu`` or ``cuda``; processes and their devices come from ``accelerate``.
+        device: where to train, if this is the only process; of several each has the device that the launcher
+            gave it.
         auxiliary: checkpoint whose responses put the units of pre-optimised sheets into place before a
             topographic training: a zoo entry or a folder, by default the twin in the zoo.
         stop: what to ask before a step may be torn apart; without it Ctrl-C does.
@@ -64,33 +63,41 @@ class Trainer:
     ) -> None:
         self.manifest, self.folder, self.train, self.held_out = manifest, folder, train, held_out
         self.stop = stop or Stop()
-        if not self.steps_per_epoch:
-            size, images = manifest.recipe.batch_size, len(train.labels)
-            raise UsageError(
-                f"A batch of {size} is more than the {images} training images.",
-                hint=f"For example --set batch_size={min(64, images)}",
-            )
         self.accelerator = Accelerator(cpu=device.type == "cpu")
+        self.processes = self.accelerator.num_processes
+        # Of several processes each has a device of its own, which only the launcher knows.
+        self.device = device if self.processes == 1 else self.accelerator.device
+        self._check_batch()
         self.position = Position()
         self.meter = Meter()
         self._cpu_before = -time.process_time()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
-        on_cpu = self.accelerator.device.type == "cpu"
-        compiled = manifest.recipe.compile and on_cpu and self.model.compile_operators()
-        self.spatial: SpatialLoss | None = None
-        if manifest.topographic:
-            if manifest.topography.preparation == PREPARATION:
-                twin = zoo.open_model(auxiliary or manifest.twin)
-                source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
-                self._prepare_sheets(twin.model.to(self.accelerator.device), source)
-            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
-            self.spatial.compiled = compiled
+        compiled = manifest.recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
+        if manifest.topographic and manifest.topography.preparation == PREPARATION:
+            twin = zoo.open_model(auxiliary or manifest.twin)
+            source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
+            self._prepare_sheets(twin.model.to(self.device), source)
+        self.objective = Objective(manifest, self.model, compiled=compiled)
+        self.model.to(self.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(
-            self.model, build_optimizer(self.model, manifest.recipe)
+            self.model, build_optimizer(self.model, manifest.recipe), device_placement=[False, False]
         )
-        # After ``prepare``, which moves the model to its device.
         self.average = Average(self.model, manifest.recipe.ema_decay) if manifest.recipe.ema_decay else None
+
+    def _check_batch(self) -> None:
+        size, images = self.manifest.recipe.batch_size, len(self.train.labels)
+        if not self.steps_per_epoch:
+            raise UsageError(
+                f"A batch of {size} is more than the {images} training images.",
+                hint=f"For example --set batch_size={min(64, images)}",
+            )
+        # With unequal shares the images of the smaller ones would count for more.
+        if size % self.processes:
+            raise UsageError(
+                f"A batch of {size} images cannot be shared equally by {self.processes} processes.",
+                hint=f"For example --set batch_size={self.processes * math.ceil(size / self.processes)}",
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -124,8 +131,7 @@ class Trainer:
         self.meter = Meter(state.get("meter"))
         self._cpu_before = state.get("cpu_seconds", 0.0) - time.process_time()
         if self.average is not None:
-            device = self.accelerator.device
-            self.average.values = {key: value.to(device) for key, value in state["average"].items()}
+            self.average.values = {key: value.to(self.device) for key, value in state["average"].items()}
             self.average.steps = state["average_steps"]
 
     def run(self, watcher: Watcher, *, stop_after: int | None = None) -> None:
@@ -140,7 +146,8 @@ class Trainer:
         try:
             while self.position.epoch < self.manifest.recipe.epochs:
                 for line in self._epoch():
-                    watcher.step(line)
+                    if self.accelerator.is_main_process:
+                        watcher.step(line)
                     done += 1
                     if done == stop_after:
                         self.save()
@@ -228,60 +235,39 @@ class Trainer:
     def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
         recipe = self.manifest.recipe
         set_lr(self.optimizer, recipe, epoch + step / self.steps_per_epoch)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        mine = chosen[rank::world].numpy()
+        rank = self.accelerator.process_index
+        mine = chosen[rank :: self.processes].numpy()
         images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))
-        loss, parts = self._loss(images, labels, epoch=epoch, step=step)
-        if not math.isfinite(loss.item()):
-            found = ", ".join(f"{name} {float(value):.3g}" for name, value in parts.items())
+        losses = self.objective(
+            self.wrapped,
+            images,
+            labels,
+            epoch=epoch,
+            step=step,
+            fraction=step / self.steps_per_epoch,
+            with_shares=not self.meter.steps,
+        )
+        if not math.isfinite(losses.total.item()):
+            found = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.parts.items())
             raise GateError(
                 f"The loss of epoch {epoch + 1}, step {step + 1} is not finite ({found}); the run ended.",
                 hint="Start anew with a smaller rate, e.g. --set lr=1e-3, and another --run-dir.",
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        self.accelerator.backward(losses.total)
         if recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
-        return parts
-
-    def _loss(
-        self, images: Tensor, labels: Tensor, *, epoch: int, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and for the log its parts before weighting."""
-        recipe, topography = self.manifest.recipe, self.manifest.topography
-        layers = set(self.spatial.layers) if self.spatial else set()
-        layers |= set(self.model.sheet_layers) if recipe.rate_penalty else set()
-        with record(self.model, sorted(layers)) as outputs:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                logits = self.wrapped(images).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
-            terms = {"task": loss}
-            if recipe.rate_penalty:
-                rate = torch.stack(
-                    [outputs[name].mean(dtype=torch.float32) for name in sorted(layers)]
-                ).mean()
-                parts["rate"] = rate.detach()
-                terms["rate"] = recipe.rate_penalty * rate
-            if self.spatial:
-                spatial = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
-                parts |= spatial.parts
-                # Once an epoch, at full weight: during the warm-up it already shows what is to come.
-                if not self.meter.steps:
-                    self.meter.shares = gradient_shares(terms | spatial.terms, self.model.parameters())
-                done = epoch + step / self.steps_per_epoch
-                ramp = min(1.0, done / topography.warmup_epochs) if topography.warmup_epochs else 1.0
-                terms["spatial"] = ramp * spatial.total
-        return torch.stack(tuple(terms.values())).sum(), parts
+        if losses.shares is not None:
+            self.meter.shares = losses.shares
+        return losses.parts
 
     def _batch(self, indices: np.ndarray[Any, Any], draws: torch.Generator) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(self.train.images[indices])
-        device = self.accelerator.device
-        x = prepare(images, self.manifest.recipe.augmentation, generator=draws, device=device)
-        return x, torch.from_numpy(self.train.labels[indices]).to(device)
+        x = prepare(images, self.manifest.recipe.augmentation, generator=draws, device=self.device)
+        return x, torch.from_numpy(self.train.labels[indices]).to(self.device)
 
     def _line(self) -> dict[str, Any]:
         line = {
@@ -300,9 +286,18 @@ class Trainer:
             line["seconds_left"] = left * pace
         return line
 
+    def _over_processes(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Means over the processes, whose shares of a batch are equal."""
+        if self.processes == 1:
+            return dict(sums)
+        own = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
+        mean = self.accelerator.reduce(own, reduction="mean")
+        return dict(zip(sums, mean.tolist(), strict=True))
+
     def _close_epoch(self, watcher: Watcher) -> None:
+        self.meter.sums = self._over_processes(self.meter.sums)
         line = self._line()
-        line["held_out_accuracy"] = accuracy(self.model, self.held_out, device=self.accelerator.device)
+        line["held_out_accuracy"] = accuracy(self.model, self.held_out, device=self.device)
         if self.accelerator.is_main_process:
             with file_error(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import atomic
 from tdsnn.kernels._library import library
 from tdsnn.models._base import MODELS, Model, sheet_shapes
+from tdsnn.progress import Progress, named, silent
 from tdsnn.topography.gratings import gratings
 from tdsnn.topography.positions import PositionSearch, PositionState
 from tdsnn.topography.responses import respond
@@ -27,9 +28,6 @@ from tdsnn.topography.sheets import CorticalSheet, build_sheets
 from tdsnn.types import Manifest, Topography
 
 _SAVE_EVERY_S = 5.0
-
-Progress = Callable[[str, int, int], None]
-"""Called with a layer, the attempts done in it and the attempts in all."""
 
 
 def fresh_model(manifest: Manifest, *, image_size: tuple[int, ...]) -> Model:
@@ -58,7 +56,7 @@ def prepare_sheets(
     shape: tuple[int, int, int],
     source: Mapping[str, Any],
     folder: Path,
-    progress: Progress = lambda layer, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, CorticalSheet]:
     """Sheets whose units changed places by what an auxiliary network answers to gratings.
 
@@ -95,14 +93,12 @@ def prepare_sheets(
             compiled=bool(library()),
         )
         path = folder / f"{layer}.safetensors"
-        state = _run(search, path, source, lambda *n, layer=layer: progress(layer, *n))
+        state = _run(search, path, source, named(progress, layer))
         prepared[layer] = search.result(state, log)
     return prepared
 
 
-def _run(
-    search: PositionSearch, path: Path, source: Mapping[str, Any], progress: Callable[[int, int], None]
-) -> PositionState:
+def _run(search: PositionSearch, path: Path, source: Mapping[str, Any], progress: Progress) -> PositionState:
     state = _load(path, source) if path.is_file() else search.start()
     saved = time.monotonic()
     try:

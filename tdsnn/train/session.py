@@ -15,7 +15,7 @@ from filelock import Timeout
 from tdsnn import manifest as manifests
 from tdsnn.data._base import load_training
 from tdsnn.errors import Interrupted, MissingError, UsageError
-from tdsnn.files import file_error, write_atomic
+from tdsnn.files import file_error, sha256_of, write_atomic
 from tdsnn.kernels._library import NOTICE
 from tdsnn.paths import runs_dir
 from tdsnn.runtime import choose_device, environment
@@ -32,7 +32,7 @@ from tdsnn.train.state import (
     write_settings,
 )
 from tdsnn.train.stopping import Stop
-from tdsnn.types import Manifest
+from tdsnn.types import WEIGHTS_FILE, Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +80,8 @@ def train(
         )
     folder = run_dir if run_dir is not None else runs_dir() / manifest.name
     target = choose_device(device)
+    if not _is_main():
+        note = _unheard
     if manifest.recipe.compile and target.type == "cpu":
         note(NOTICE)
     stop = Stop()
@@ -96,6 +98,10 @@ def train(
         raise Interrupted(
             "Stopped; the run can go on where it was.", hint=f"Continue: {shlex.join(words)}"
         ) from error
+
+
+def _unheard(_text: str) -> None:
+    """Of several processes only the main one speaks."""
 
 
 def _is_main() -> bool:
@@ -156,17 +162,18 @@ def _train(
     note(
         f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}"
     )
-    made_with = environment(trainer.accelerator.device)
+    made_with = environment(trainer.device) | {"processes": trainer.processes}
     trainer.run(watcher)
     if not _is_main():
         return None
     outcome = {
         "name": manifest.name,
-        "held_out_accuracy": accuracy(trainer.model, held_out, device=trainer.accelerator.device),
+        "held_out_accuracy": accuracy(trainer.model, held_out, device=trainer.device),
         "n": len(held_out.labels),
         "data_digests": {"train": rest.digest, "held_out": held_out.digest},
         "cpu_seconds": round(trainer.cpu_seconds, 1),
         "checkpoint": str(folder / CHECKPOINT),
+        "weights_sha256": sha256_of(folder / CHECKPOINT / WEIGHTS_FILE),
         "environment": made_with,
     }
     write_atomic(folder / OUTCOME, (json.dumps(outcome, indent=2) + "\n").encode())

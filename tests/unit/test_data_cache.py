@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from tdsnn.data import _base, _cache
 from tdsnn.data._base import Dataset, SplitInfo, cached_splits, fetch_split, load_split, verify_split
-from tdsnn.data._sources import Progress, RawSplit
+from tdsnn.data._sources import RawSplit
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError
+from tdsnn.progress import Progress
 
 COUNT = 50
 RNG = np.random.default_rng(1)

@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from hub_server import Fault, HubServer
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
 
 from tdsnn import hub
 from tdsnn.errors import MissingError
@@ -53,6 +55,43 @@ def test_gateway_error_counts_as_unreachable(hub_server: HubServer) -> None:
     hub_server.misbehave(Fault.status(503), on="^HEAD /$")
     with pytest.raises(MissingError, match="cannot be reached: status 503"):
         ask()
+
+
+def test_the_way_of_the_clients_own_session_is_the_way_that_counts(
+    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy, a certificate or a transport of the user's is known to the session only."""
+
+    def through_the_server(request: httpx.Request) -> httpx.Response:
+        target = request.url.copy_with(host="127.0.0.1", port=int(hub_server.url.rpartition(":")[2]))
+        with httpx.Client() as direct:
+            return direct.send(httpx.Request(request.method, target, headers=request.headers))
+
+    hub_server.add("someone/net", {"config.json": b"{}"})
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    transport = httpx.MockTransport(through_the_server)
+    monkeypatch.setattr(
+        "huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY", lambda: httpx.Client(transport=transport)
+    )
+    assert hub.connection().problem == ""
+
+
+def test_all_proxy_is_honoured(hub_server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+        answering = threading.Thread(target=_answer_once, args=[proxy], daemon=True)
+        answering.start()
+        assert hub.connection().problem == ""
+        answering.join(5)
+
+
+def _answer_once(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def test_offline_mode_asks_nobody(hub_server: HubServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"types", "errors"},
+    {"types", "errors", "progress"},
     {"paths", "registry", "runtime", "files"},
     {"manifest", "hub", "weights", "results", "stats", "store", "topography", "kernels", "verdicts"},
     {"models", "data", "attacks", "metrics"},

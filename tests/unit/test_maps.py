@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,8 @@ def test_the_model_is_measured_beside_its_twin_and_the_control(found: Survey) ->
 def test_the_document_is_plain_json(found: Survey) -> None:
     document = json.loads(json.dumps(found.document(), allow_nan=False))
     assert document["stimuli"] == {"gratings": 320}
+    assert document["environment"]["packages"]["torch"] == version("torch")
+    assert document["environment"]["device_name"]
     assert [entry["subject"] for entry in document["entries"] if "error" in entry] == ["silent (twin)"]
 
 

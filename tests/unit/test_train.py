@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from tdsnn import zoo
 from tdsnn.cli.train import describe
@@ -16,9 +17,9 @@ from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
-from tdsnn.train import loop, release
+from tdsnn.train import objective, release
 from tdsnn.train._draws import batches
-from tdsnn.train.loop import LOG
+from tdsnn.train.loop import LOG, Trainer
 from tdsnn.train.optim import build_optimizer, set_lr
 from tdsnn.train.recipe import override
 from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, write_settings
@@ -73,7 +74,7 @@ def test_the_twin_sees_the_same_images_and_starts_equal(tmp_path: Path, split: S
         assert torch.equal(value, two.model.state_dict()[key])
     for layer, sheet in one.model.sheets.items():
         assert torch.equal(sheet.positions, two.model.sheets[layer].positions)
-    assert two.spatial is None
+    assert two.objective.spatial is None
     lines = Quiet(), Quiet()
     one.run(lines[0], stop_after=1)
     two.run(lines[1], stop_after=1)
@@ -131,8 +132,8 @@ def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Spl
 def test_gradient_shares_are_logged_once_an_epoch(
     tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = [], loop.gradient_shares
-    monkeypatch.setattr(loop, "gradient_shares", lambda *given: calls.append(1) or real(*given))
+    calls, real = [], objective.gradient_shares
+    monkeypatch.setattr(objective, "gradient_shares", lambda *given: calls.append(1) or real(*given))
     shares = []
     for weight, stop_after in ((0.01, 1), (2.0, None)):
         weights = f"topography.alpha={weight}", f"topography.beta={weight}"
@@ -161,12 +162,12 @@ def test_a_run_without_a_spatial_loss_measures_no_shares(tmp_path: Path, split: 
 def test_other_spatial_losses_train_on_the_outputs_that_they_need(
     tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch, loss: str, recorded: int
 ) -> None:
-    asked, real = [], loop.record
+    asked, real = [], objective.record
     one = ("topography.alpha=5", "topography.beta=0", "topography.warmup_epochs=0")
     factors = ("topography.factor_h=2", "topography.factor_w=2")
     run = trainer(small(f"topography.loss={loss}", *one, *factors), tmp_path, split)
     monkeypatch.setattr(
-        loop, "record", lambda model, layers: asked.append(len(layers)) or real(model, layers)
+        objective, "record", lambda model, layers: asked.append(len(layers)) or real(model, layers)
     )
     quiet = Quiet()
     run.run(quiet, stop_after=6)
@@ -178,8 +179,9 @@ def test_other_spatial_losses_train_on_the_outputs_that_they_need(
 @pytest.mark.parametrize("compile", ["false", "true"])
 def test_the_spatial_loss_is_compiled_with_the_model(tmp_path: Path, split: Split, compile: str) -> None:
     run = trainer(small(f"compile={compile}"), tmp_path, split)
-    assert run.spatial is not None
-    assert run.spatial.compiled == run.model.neurons[0].compiled == (compile == "true" and bool(library()))
+    spatial = run.objective.spatial
+    assert spatial is not None
+    assert spatial.compiled == run.model.neurons[0].compiled == (compile == "true" and bool(library()))
 
 
 def test_biases_are_not_decayed() -> None:
@@ -267,8 +269,10 @@ def test_a_loss_that_is_no_number_ends_the_run(
     run = trainer(small(), tmp_path, split)
     run.run(Quiet(), stop_after=2)
     weights = {key: value.clone() for key, value in run.model.state_dict().items() if "running" not in key}
-    real = loop.F.cross_entropy
-    monkeypatch.setattr(loop.F, "cross_entropy", lambda *given, **named: real(*given, **named) * math.nan)
+    real = objective.F.cross_entropy
+    monkeypatch.setattr(
+        objective.F, "cross_entropy", lambda *given, **named: real(*given, **named) * math.nan
+    )
     with pytest.raises(GateError, match=r"loss of epoch 1, step 3 is not finite \(task nan") as caught:
         run.run(Quiet())
     assert "--set lr=" in caught.value.hint
@@ -291,3 +295,19 @@ def test_half_precision_weights_are_what_is_measured(tmp_path: Path, split: Spli
         assert torch.equal(loaded.state_dict()[key], value)
     settled, mean = run.model.bn1.running_mean, whole.model.bn1.running_mean
     assert not torch.equal(settled, mean), "statistics belong to the rounded weights"
+
+
+def test_processes_share_a_batch_equally_or_not_at_all(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 3))
+    with pytest.raises(UsageError, match="A batch of 16 images cannot be shared equally by 3") as caught:
+        trainer(small("batch_size=16"), tmp_path, split)
+    assert "batch_size=18" in caught.value.hint
+
+
+def test_the_device_that_was_asked_for_is_the_one(tmp_path: Path, split: Split) -> None:
+    device = torch.device("cpu:0")
+    run = Trainer(small(), folder=tmp_path, train=split, held_out=split, device=device)
+    assert run.device == device
+    assert {parameter.device.type for parameter in run.model.parameters()} == {"cpu"}

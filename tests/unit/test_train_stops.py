@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tdsnn.files import sha256_of
 from tdsnn.train.loop import LOG
-from tdsnn.train.state import SETTINGS, STATE, load_state
+from tdsnn.train.state import OUTCOME, SETTINGS, STATE, load_state
 from tdsnn.train.stopping import Stop
 from tdsnn.weights import read_checkpoint
 from tests.processes import wait_for
@@ -165,5 +166,9 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert out.count("Trained tsresnet18") == 1, "only the main process reports"
+    assert err.count("Training tsresnet18") == 1
+    outcome = json.loads((folder / OUTCOME).read_text())
+    assert outcome["environment"]["processes"] == 2
+    assert outcome["weights_sha256"] == sha256_of(folder / "checkpoint" / "model.safetensors")
     assert len((folder / LOG).read_text().splitlines()) == 1
     assert read_checkpoint(folder / "checkpoint").config.dataset == "digits"

@@ -1,0 +1,93 @@
+"""What one training step minimises: the task's loss, a spatial loss, and a price on spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tdsnn.models._base import Model
+from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
+from tdsnn.topography.responses import record
+from tdsnn.train._draws import generator
+from tdsnn.types import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Of one batch."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    """For the log, before weighting."""
+    shares: dict[str, float] | None
+    """Term to its share of the gradient's norm, where it was asked for."""
+
+
+class Objective:
+    """The weighted sum of all terms of a manifest.
+
+    Args:
+        model: with its sheets, whose layers the terms look at.
+        compiled: whether the spatial loss may use the compiled operators.
+    """
+
+    def __init__(self, manifest: Manifest, model: Model, *, compiled: bool) -> None:
+        self._manifest, self._model = manifest, model
+        self.spatial: SpatialLoss | None = None
+        if manifest.topographic:
+            self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(model, manifest.topography)
+            self.spatial.compiled = compiled
+        layers = set(self.spatial.layers) if self.spatial else set()
+        layers |= set(model.sheet_layers) if manifest.recipe.rate_penalty else set()
+        self._layers = sorted(layers)
+
+    def __call__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        *,
+        epoch: int,
+        step: int,
+        fraction: float,
+        with_shares: bool,
+    ) -> Losses:
+        """Losses of a batch.
+
+        Args:
+            forward: images to logits through the model, perhaps wrapped.
+            images: (N, C, H, W) in [0, 1].
+            labels: true classes (N,).
+            epoch, step: where the run stands; they fix the draws of the spatial loss.
+            fraction: of the present epoch that is done, for the warm-up of the spatial loss.
+            with_shares: whether to compute the shares of the gradient, at full weight: during the warm-up
+                they already show what is to come.
+        """
+        recipe = self._manifest.recipe
+        with record(self._model, self._layers) as outputs:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                logits = forward(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+            terms = {"task": loss}
+            if recipe.rate_penalty:
+                means = [outputs[name].mean(dtype=torch.float32) for name in self._layers]
+                rate = torch.stack(means).mean()
+                parts["rate"] = rate.detach()
+                terms["rate"] = recipe.rate_penalty * rate
+            shares = None
+            if self.spatial:
+                spatial = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
+                parts |= spatial.parts
+                if with_shares:
+                    shares = gradient_shares(terms | spatial.terms, self._model.parameters())
+                terms["spatial"] = self._ramp(epoch + fraction) * spatial.total
+        return Losses(total=torch.stack(tuple(terms.values())).sum(), parts=parts, shares=shares)
+
+    def _ramp(self, epochs_done: float) -> float:
+        warmup = self._manifest.topography.warmup_epochs
+        return min(1.0, epochs_done / warmup) if warmup else 1.0
