@@ -19,7 +19,7 @@ from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of, verify
 from tdsnn.hub import Progress
 from tdsnn.manifest import home, load_release, resolve
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
 
 Source = Literal["path", "embedded", "folder", "cache", "hub"]
@@ -118,7 +118,7 @@ def locate(
         IntegrityError: a file differs from what was promised.
     """
     if not isinstance(name, str) or is_path(name):
-        return _explicit(Path(name).expanduser())
+        return _explicit(paths.expanded(os.fspath(name)))
     if hub.is_reference(name):
         return _referred(hub.Reference.parse(name), force=force, progress=progress)
     full = resolve(name).name
@@ -183,7 +183,7 @@ def download(
 
 
 def _asked(name: str, revision: str | None) -> str:
-    if is_path(name) and Path(name).expanduser().is_dir():
+    if is_path(name) and paths.expanded(name).is_dir():
         raise UsageError(
             f"'{name}' is a folder of this machine, so there is nothing to download.",
             hint="A repository of that name: hf:owner/name. The zoo's models: tdsnn-zoo list",

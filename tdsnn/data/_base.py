@@ -16,7 +16,7 @@ from tdsnn.data._sources import HubRepo, Progress, RawSplit, Source
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.paths import cache_dir
 from tdsnn.registry import Registry, suggest
-from tdsnn.types import About
+from tdsnn.schema import About
 
 if TYPE_CHECKING:
     import numpy as np

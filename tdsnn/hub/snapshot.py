@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from tdsnn.files import exclusive, read_json, set_aside, sha256_of, write_atomic
 from tdsnn.hub._client import require_network
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import Reference, RemoteFile, look_up
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord, plain
+from tdsnn.validation import check
 
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes that are there and the bytes in all."""
@@ -72,7 +73,7 @@ def take_snapshot(
         for file in files
     )
     if fetched or not known:
-        index = json.dumps([asdict(record) for record in records], indent=2)
+        index = json.dumps([plain(record) for record in records], indent=2)
         write_atomic(folder / _INDEX, index.encode())
     return Snapshot(commit=commit, folder=folder, fetched=fetched, files=records)
 
@@ -145,7 +146,11 @@ def _read_ref(path: Path) -> str | None:
 
 def _read_index(folder: Path) -> list[RemoteFile]:
     """What was fetched into a folder before; empty if nothing was, or the index is damaged."""
+    path = folder / _INDEX
     try:
-        return [RemoteFile.of(FileRecord(**record)) for record in read_json(folder / _INDEX)]
-    except (OSError, ValueError, TypeError, IntegrityError):
+        records = check(
+            read_json(path), tuple[FileRecord, ...], name=f"The index '{path}'", error=IntegrityError
+        )
+    except (OSError, ValueError, IntegrityError):
         return []
+    return [RemoteFile.of(record) for record in records]

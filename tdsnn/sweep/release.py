@@ -114,9 +114,14 @@ def _measure_others(sweep: Sweep, runs: list[Run], *, done: dict[str, Any], note
 def _record(run: Run, sha256: str) -> dict[str, Any]:
     outcome = read_outcome(run.folder)
     assert outcome is not None, "the run is finished"
+    if outcome.held_out_accuracy is None:
+        raise UsageError(
+            f"The run '{run.name}' was never measured on held-out images.",
+            hint=f"Train it anew: rm -r '{run.folder}' and tdsnn-zoo sweep FILE",
+        )
     _, held_out = load_training(run.manifest.dataset)
     model = zoo.load(run.folder / CHECKPOINT, compile=True)
-    right = round(outcome["held_out_accuracy"] * outcome["n"])
+    right = round(outcome.held_out_accuracy * outcome.n)
     found = alignment(model, held_out, run.manifest)
     entry, seed = manifests.entry_and_seed(run.entry)
     return {
@@ -125,7 +130,7 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
         "seed": seed,
         "label": run.label,
         "settings": list(run.settings),
-        "held_out_accuracy": asdict(accuracy_figure(right, outcome["n"])),
+        "held_out_accuracy": asdict(accuracy_figure(right, outcome.n)),
         "alignment": {
             part: {layer: _finite(value.mean) for layer, value in layers.items()}
             for part, layers in found.items()
@@ -136,9 +141,9 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
             else None
         ),
         _SMOOTHNESS: _smoothness(model, shape=DATASETS.load(run.manifest.dataset).shape),
-        "cpu_seconds": outcome["cpu_seconds"],
+        "cpu_seconds": outcome.cpu_seconds,
         "weights_sha256": sha256,
-        "environment": outcome["environment"],
+        "environment": outcome.environment,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from tiny import NAME, Tiny, install, release, tiny
 
 from tdsnn import hub, store, zoo
@@ -198,7 +199,7 @@ def test_release_without_any_place(embedded: Path) -> None:
 
 def test_release_must_list_both_files(embedded: Path) -> None:
     listed = release(embedded)
-    write_release(replace(listed, files=listed.files[:1]))
+    write_release(structs.replace(listed, files=listed.files[:1]))
     with pytest.raises(IntegrityError, match=f"does not list {WEIGHTS_FILE}"):
         zoo.load("tiny")
 
@@ -207,8 +208,12 @@ def test_release_must_list_both_files(embedded: Path) -> None:
     ("change", "message"),
     [
         ({"arguments": {"hidden": 4}}, "'conv.weight' .* needs"),
-        ({"arguments": {"depth": 4}}, "does not fit tiny"),
-        ({"sheets": {"conv": {"shape": [3, 2, 2]}}}, "describes the sheet of 'conv' badly"),
+        ({"arguments": {"depth": 4}}, "unknown key 'arguments.depth'"),
+        ({"arguments": {"hidden": "three"}}, "a whole number for 'arguments.hidden', not 'three'"),
+        ({"arguments": {"hidden": -1}}, "does not fit tiny: "),
+        ({"arguments": {}}, "lacks the key 'arguments.hidden'"),
+        ({"architecture": "tinny"}, "no architecture called 'tinny'"),
+        ({"sheets": {"conv": {"shape": [3, 2, 2]}}}, "lacks the key 'sheets.conv."),
     ],
 )
 def test_config_that_does_not_fit(embedded: Path, change: dict[str, Any], message: str) -> None:
@@ -216,6 +221,16 @@ def test_config_that_does_not_fit(embedded: Path, change: dict[str, Any], messag
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(IntegrityError, match=message):
         zoo.load(embedded)
+
+
+def test_a_changed_config_is_not_the_entry_any_more(embedded: Path) -> None:
+    """Weights say little of what they do without the arguments beside them."""
+    path = embedded / CONFIG_FILE
+    changed = path.read_text().replace('"size_mm": 2.0', '"size_mm": 2.5')
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(IntegrityError, match=f"{CONFIG_FILE}' is altered"):
+        zoo.load("tiny")
 
 
 def test_sheet_of_an_unknown_layer(embedded: Path) -> None:
