@@ -99,7 +99,7 @@ def prepare_sheets(
         )
         origin = {
             "network": dict(source),
-            "weights": weights,
+            "set of weights": weights,
             "seed": topography.sheet_seed,
             "number of attempts per unit": topography.attempts_per_unit,
             "set of stimuli": stimuli.name,

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tdsnn.errors import UsageError
 from tdsnn.sweep import state
@@ -22,7 +23,7 @@ from tdsnn.sweep.state import (
     write_beat,
     write_failure,
 )
-from tdsnn.train.state import OUTCOME, STATE, write_settings
+from tdsnn.train.state import OUTCOME, STATE, settings_digest, write_settings
 from tests.sweeps import PAIR, write, zoo_folder
 
 BEAT_OF = (
@@ -183,6 +184,18 @@ def test_a_damaged_file_fails_its_run_and_no_other(
     assert failure is not None
     assert str(run.folder / name) in failure.sentence
     assert f"rm '{run.folder / name}'" in failure.hint
+
+
+def test_a_failure_under_other_settings_does_not_count(zoo_folder: Path, tmp_path: Path) -> None:
+    run = read_sweep(write(tmp_path, PAIR)).runs[1]
+    failure = Failure(sentence="It broke.", hint="", exit_code=1, settings=settings_digest(run.manifest))
+    write_failure(run.folder, failure)
+    assert read_states([run])[run.name].kind == "failed"
+    other = read_sweep(write(tmp_path, "settings = ['lr=1e-3']" + PAIR)).runs[1]
+    assert other.folder == run.folder
+    assert read_states([other])[run.name].kind == "queued"
+    write_failure(run.folder, replace(failure, settings=""))  # it does not say under which
+    assert read_states([other])[run.name].kind == "failed"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1, "0.5", True])

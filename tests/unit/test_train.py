@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -22,7 +23,7 @@ from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG
 from tdsnn.train.optim import build_optimizer, set_lr
 from tdsnn.train.recipe import override
-from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, write_settings
+from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, save_state, write_settings
 from tdsnn.weights import read_checkpoint
 from tests.training import Quiet, make_split, small, trainer
 
@@ -297,6 +298,31 @@ def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
     (tmp_path / STATE).write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(IntegrityError, match="damaged"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("set of settings", "0" * 64),
+        ("set of training images", "0" * 64),
+        ("set of held-out images", "0" * 64),
+        ("network that arranged the sheets", "0" * 64),
+        ("number of processes", 2),
+    ],
+)
+def test_a_state_of_another_run_is_not_taken_up(tmp_path: Path, part: str, value: object) -> None:
+    split = dataclasses.replace(make_split(), digest="1" * 64)
+    run = trainer(small(), tmp_path, split)
+    run.run(Quiet(), stop_after=1)
+    state = load_state(tmp_path)
+    assert part in state["origin"]
+    save_state(tmp_path, state | {"origin": {**state["origin"], part: value}})
+    with pytest.raises(UsageError, match=f"was made with another {part} ") as caught:
+        run.resume()
+    assert STATE in caught.value.message
+    save_state(tmp_path, {key: kept for key, kept in state.items() if key != "origin"})
+    run.resume()  # a run of before there was one
+    assert run.position.step == 1
 
 
 def test_a_penalty_on_firing_rates_lowers_them(tmp_path: Path, split: Split) -> None:
