@@ -17,6 +17,7 @@ WEIGHTS_FILE = "model.safetensors"
 """Name of the weights in a checkpoint folder."""
 
 Count = Annotated[int, Meta(ge=0)]
+Augmentation = Literal["crop", "flip", "cutout"]
 Seed = Annotated[int, Meta(ge=0, le=2**48)]
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -123,7 +124,7 @@ class Recipe(Table, frozen=True, kw_only=True):
     anything is measured, so that the checkpoint of half the size is exactly the network that was measured."""
     compile: bool = False
     """Run the training step through the compiled operators."""
-    augmentation: tuple[Literal["crop", "flip", "cutout"], ...] = ()
+    augmentation: tuple[Augmentation, ...] = ()
     """Names of augmentations of :mod:`tdsnn.data._augment`, in the order they are applied."""
 
 

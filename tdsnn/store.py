@@ -18,7 +18,7 @@ from tdsnn import hub, paths
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of, verify
 from tdsnn.hub import Progress
-from tdsnn.manifest import home, load_release, resolve
+from tdsnn.manifest import home, list_models, load_release, resolve
 from tdsnn.schema import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
 
@@ -46,7 +46,8 @@ class Location:
     """``path`` (given), ``embedded`` (in the project), ``folder`` (in ``TDSNN_ZOO``), ``cache`` (fetched
     before), ``hub`` (fetched now)."""
     files: tuple[FileRecord, ...]
-    """What was verified; empty for an explicit path, whose ``config.json`` alone vouches for the weights."""
+    """What was verified; empty for a folder outside the zoo, whose ``config.json`` alone vouches for the
+    weights."""
 
     @property
     def weights_sha256(self) -> str:
@@ -215,7 +216,18 @@ def _explicit(folder: Path) -> Location:
     except IntegrityError as error:
         error.hint = "Copy the folder anew from where it came; nothing in it was changed."
         raise
-    return Location(name=config.name, folder=folder, source="path", files=())
+    release = _release_stored_in(folder)
+    if release is not None:
+        _verify(release.files, folder, hint=_RESTORE[source_of(release) or "embedded"])
+    return Location(name=config.name, folder=folder, source="path", files=release.files if release else ())
+
+
+def _release_stored_in(folder: Path) -> Release | None:
+    """The release whose checkpoint is this very folder; None for a folder outside the zoo."""
+    own = folder.resolve()
+    if own.name not in list_models() or own != stored(own.name).resolve():
+        return None
+    return load_release(own.name)
 
 
 def _release(name: str) -> Release:

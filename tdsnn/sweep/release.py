@@ -61,7 +61,7 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
             f"No run of '{sweep.path}' is finished.", hint=f"tdsnn-zoo sweep {sweep.path} --status"
         )
     done: dict[str, Any] = {"released": [], "measured": [], "failed": {}}
-    entries = [run for run in finished if run.manifest == manifests.resolve(run.entry) and not run.label]
+    entries = [run for run in finished if not run.label and _is_its_entry(run)]
     # A topographic entry is measured beside its twin, so the twin goes first.
     for run in sorted(entries, key=lambda run: run.manifest.topographic):
         try:
@@ -78,6 +78,10 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
     if others:
         _measure_others(sweep, others, done=done, note=note)
     return done
+
+
+def _is_its_entry(run: Run) -> bool:
+    return run.manifest == manifests.complete(manifests.resolve(run.entry))
 
 
 def _released(run: Run) -> bool:

@@ -13,9 +13,8 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json, write_atomic
@@ -71,8 +70,7 @@ class Failure(Table, frozen=True, kw_only=True):
         return self.settings in ("", settings_digest(run.manifest))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunState:
+class RunState(Table, frozen=True, kw_only=True):
     """One run as its folder shows it."""
 
     name: str
@@ -82,13 +80,6 @@ class RunState:
     failure: Failure | None
     held_out_accuracy: float | None
     cpu_seconds: float | None
-
-    def document(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        found = asdict(self)
-        return found | {
-            key: one and plain(one) for key, one in (("beat", self.beat), ("failure", self.failure))
-        }
 
 
 def write_beat(
