@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -37,17 +40,32 @@ def build(
     """
     builder = MODELS.load(architecture)
     check(arguments, parameters(builder), name=name, at=at, error=error, hint=hint)
-    try:
+    with _refusals(architecture, name=name, error=error, hint=hint):
         return builder(**arguments)
-    except (UsageError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as refused:
-        reason = str(refused).splitlines()[0].rstrip(".")
-        raise error(f"{name} does not fit {architecture}: {reason}.", hint=hint) from refused
 
 
 def check_arguments(architecture: str, arguments: Mapping[str, Any], *, name: str, hint: str) -> int:
     """As :func:`build`, for a manifest and without memory; returns the model's number of time steps."""
+    kind = parameters(MODELS.load(architecture))
+    check(arguments, kind, name=name, at="model.arguments", hint=hint)
+    with _refusals(architecture, name=name, error=UsageError, hint=hint):
+        return _timesteps(architecture, json.dumps(arguments, sort_keys=True))
+
+
+@cache
+def _timesteps(architecture: str, arguments: str) -> int:
+    # The runs of a sweep differ in other settings mostly, and building takes 60 ms.
     with torch.device("meta"):
-        return build(architecture, arguments, name=name, at="model.arguments", hint=hint).timesteps
+        return MODELS.load(architecture)(**json.loads(arguments)).timesteps
+
+
+@contextmanager
+def _refusals(architecture: str, *, name: str, error: type[TdsnnError], hint: str) -> Iterator[None]:
+    try:
+        yield
+    except (UsageError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as refused:
+        reason = str(refused).splitlines()[0].rstrip(".")
+        raise error(f"{name} does not fit {architecture}: {reason}.", hint=hint) from refused
 
 
 def parameters(builder: Callable[..., Any]) -> type[msgspec.Struct]:
@@ -55,9 +73,10 @@ def parameters(builder: Callable[..., Any]) -> type[msgspec.Struct]:
 
     A parameter ``Annotated`` with a dataclass is a table of that dataclass's fields.
     """
-    hints = get_type_hints(builder, include_extras=True)
-    if isinstance(builder, type):
-        hints |= get_type_hints(vars(builder).get("__init__"), include_extras=True)
+    described: Any = builder
+    if isinstance(builder, type) and not is_dataclass(builder):
+        described = builder.__init__  # type: ignore[misc]  # whichever class it is from
+    hints = get_type_hints(described, include_extras=True)
     fields = [
         (parameter.name, _kind(hints.get(parameter.name, Any)), _default(parameter))
         for parameter in inspect.signature(builder).parameters.values()

@@ -23,7 +23,15 @@ from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG
 from tdsnn.train.optim import build_optimizer, set_lr
 from tdsnn.train.recipe import override
-from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, save_state, write_settings
+from tdsnn.train.state import (
+    SETTINGS,
+    STATE,
+    check_settings,
+    load_state,
+    read_settings,
+    save_state,
+    write_settings,
+)
 from tdsnn.weights import read_checkpoint
 from tests.training import Quiet, make_split, small, trainer
 
@@ -266,6 +274,22 @@ def test_a_loss_checks_its_own_options(loss: str, setting: str, message: str) ->
     with pytest.raises(UsageError) as caught:
         override(resolve("tsresnet18"), [*chosen, f"topography.{setting}"])
     assert message in caught.value.message
+
+
+def test_recorded_settings_may_hold_options_of_other_losses(tmp_path: Path) -> None:
+    """As runs wrote them while every topography had the options of all losses."""
+    write_settings(tmp_path, small())
+    stored = json.loads((tmp_path / SETTINGS).read_text())
+    assert stored["topography"]["window_shape"] == "flat", "options stand among the other fields"
+    stored["topography"] |= {"form": "relative", "factor_h": 3.0, "factor_w": 3.0}
+    stored["recipe"]["forgotten"] = 1
+    (tmp_path / SETTINGS).write_text(json.dumps(stored))
+    assert read_settings(tmp_path) == small()
+    check_settings(tmp_path, small())
+    stored["topography"]["window_shape"] = "triangular"
+    (tmp_path / SETTINGS).write_text(json.dumps(stored))
+    with pytest.raises(UsageError, match=r"began with 'triangular' for 'topography\.window_shape'"):
+        check_settings(tmp_path, small())
 
 
 def test_options_of_a_loss_that_is_replaced_are_left_out() -> None:
