@@ -75,7 +75,7 @@ def check(
         raise error(f"{name} {fault.reason}{stop}", hint=f"{fault.advice} {hint}".strip()) from refused
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the known word that is most like this one; empty if none is."""
     near = difflib.get_close_matches(word, [*known], n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
@@ -96,7 +96,7 @@ def _find(value: Any, kind: Any, path: str, also_known: Sequence[str] = ()) -> _
         known = (*fields, *also_known)
         for key in value:
             if key not in fields and not is_typeddict(kind):
-                reason = f"has an unknown key '{_inside(path, key)}'{nearest(str(key), known)}"
+                reason = f"has an unknown key '{_inside(path, key)}'{_nearest(str(key), known)}"
                 return _Fault(reason, f"Known: {', '.join(known)}.")
         for key in required:
             if key not in value:
@@ -108,7 +108,7 @@ def _find(value: Any, kind: Any, path: str, also_known: Sequence[str] = ()) -> _
             return _find(part, inner, where)
     allowed, choices = _allowed(kind)
     place = f" for '{path}'" if path else ""
-    return _Fault(f"needs {allowed}{place}, not {_shown(value)}{nearest(str(value), choices)}")
+    return _Fault(f"needs {allowed}{place}, not {_shown(value)}{_nearest(str(value), choices)}")
 
 
 def _present(kind: Any) -> Any:

@@ -184,7 +184,9 @@ def load_state(folder: Path) -> dict[str, Any]:
             hint="Leave --resume out to start the run.",
         )
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it is no table")
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise IntegrityError(
             f"The saved state {path} is damaged ({type(error).__name__}).",

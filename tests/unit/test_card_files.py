@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: p
     log = "".join(json.dumps(line) + "\n" for line in release.provenance["epochs"])
     (run / releases.LOG).write_text(log, encoding="utf-8")
     toys = dataclasses.replace(releases.DATASETS.load("digits"), title="Toys", shape=(1, 16, 16))
-    monkeypatch.setattr(type(releases.DATASETS), "load", lambda self, name: toys)
+    monkeypatch.setattr(releases, "DATASETS", SimpleNamespace(load=lambda name: toys))
     monkeypatch.setattr(releases, "load_split", lambda *names: None)
     monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
     monkeypatch.setattr(releases, "_measure", lambda *parts, results: (release.metrics, CLEAN))

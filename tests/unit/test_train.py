@@ -322,6 +322,9 @@ def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
     (tmp_path / STATE).write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(IntegrityError, match="damaged"):
         load_state(tmp_path)
+    torch.save([1], tmp_path / STATE)
+    with pytest.raises(IntegrityError, match="damaged"):
+        load_state(tmp_path)
 
 
 @pytest.mark.parametrize(
