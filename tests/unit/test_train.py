@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from tdsnn import zoo
 from tdsnn.cli.train import describe
 from tdsnn.data._base import Split
-from tdsnn.errors import GateError, IntegrityError, UsageError
+from tdsnn.errors import GateError, IntegrityError, TdsnnError, UsageError
 from tdsnn.kernels._library import library
 from tdsnn.manifest import resolve
 from tdsnn.schema import Recipe
-from tdsnn.train import loop, release
+from tdsnn.train import loop, release, session
 from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG
 from tdsnn.train.optim import build_optimizer, set_lr
@@ -33,7 +33,7 @@ from tdsnn.train.state import (
     write_settings,
 )
 from tdsnn.weights import read_checkpoint
-from tests.training import Quiet, make_split, small, trainer
+from tests.training import SMALL, Quiet, make_split, small, trainer
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -350,6 +350,33 @@ def test_a_state_of_another_run_is_not_taken_up(tmp_path: Path, part: str, value
     save_state(tmp_path, {key: kept for key, kept in state.items() if key != "origin"})
     run.resume()  # a run of before there was one
     assert run.position.step == 1
+
+
+def test_a_run_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(folder: Path | None, *, resume: bool = False) -> None:
+        session.train(
+            "tsresnet18",
+            settings=SMALL,
+            resume=resume,
+            device="cpu",
+            run_dir=folder,
+            watcher=Quiet(),
+            note=lambda text: None,
+        )
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="file' is a file, so no run can be in it"):
+            start(file, resume=resume)
+    with pytest.raises(TdsnnError, match="could not be written: Not a directory"):
+        start(file / "below")
+    with pytest.raises(UsageError, match="nothing to resume"):
+        start(file / "below", resume=True)
+    assert file.read_text() == "mine"
+    monkeypatch.chdir("/proc")  # nobody may write there, not even root
+    with pytest.raises(TdsnnError, match=r"'runs/tsresnet18\.fashion_mnist' could not be written"):
+        start(None)
 
 
 def test_a_penalty_on_firing_rates_lowers_them(tmp_path: Path, split: Split) -> None:
