@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tdsnn.errors import IntegrityError, TdsnnError
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord
 
 LOCK_SECONDS = 600.0
 

@@ -2,42 +2,89 @@
 
 A manifest ``zoo/models/NAME.toml`` has ``summary``, ``twin`` and optionally ``default``, ``licence``,
 ``citation``, ``notes`` at the top, then the tables ``[model]`` (``architecture``, ``arguments``), ``[data]``
-(``name``), ``[topography]`` and ``[recipe]`` (fields of the records of that name in :mod:`tdsnn.types`).
-``NAME-s1``, ``NAME-s2``, ... are the same entry from other seeds; they need no file of their own. A release
-``zoo/releases/NAME.json`` holds one :class:`tdsnn.types.Release`.
+(``name``), ``[topography]`` and ``[recipe]`` (fields of the tables of that name in :mod:`tdsnn.schema`; in
+the former also the options of the spatial loss). ``NAME-s1``, ``NAME-s2``, ... are the same entry from other
+seeds; they need no file of their own. A release ``zoo/releases/NAME.json`` holds one
+:class:`tdsnn.schema.Release`.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict
+
+from msgspec.structs import replace
 
 from tdsnn import paths
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import read_json, write_atomic
 from tdsnn.hub import Reference
 from tdsnn.registry import suggest
-from tdsnn.types import FileRecord, Manifest, Recipe, Release, Topography
+from tdsnn.schema import (
+    Commit,
+    Description,
+    FileRecord,
+    Manifest,
+    Metric,
+    Recipe,
+    Release,
+    Table,
+    Topography,
+    plain,
+    split_options,
+)
+from tdsnn.validation import check
 
 _SCHEMA = 1
 _COMMAND = "tdsnn-zoo list"
-_TOP_LEVEL = ("summary", "default", "twin", "licence", "citation", "notes")
-_TABLES = ("model", "data", "topography", "recipe")
+_RESTORE = "Restore it from git or reinstall tdsnn-zoo."
 LAST_SEED = 999_999
 _SEEDED = re.compile(r"(?P<entry>.+)-s(?P<seed>[1-9]\d{0,5})")
-_PATH = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")
-_LONGEST_PATH = 200
-_RELEASE_KEYS = {"schema", "name", "files", "hub", "metrics", "provenance"}
-_HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Manifest, Topography, Recipe)}
 
-Record = TypeVar("Record", Topography, Recipe)
+
+class _Model(Table, frozen=True, kw_only=True):
+    architecture: str
+    arguments: Mapping[str, Any] = {}
+
+
+class _Data(Table, frozen=True, kw_only=True):
+    name: str
+
+
+class _File(Description, frozen=True, kw_only=True):
+    """``zoo/models/NAME.toml``."""
+
+    model: _Model
+    data: _Data
+    topography: Topography = Topography()
+    recipe: Recipe = Recipe()
+
+
+class _Hub(Table, frozen=True, kw_only=True):
+    repo: str
+    commit: Commit
+
+
+class _ReleaseFile(Table, frozen=True, kw_only=True):
+    """``zoo/releases/NAME.json``."""
+
+    schema: Literal[1]
+    name: str
+    files: tuple[FileRecord, ...]
+    hub: _Hub | None
+    metrics: dict[str, Metric]
+    provenance: dict[str, Any]
+
+
+class Wording(TypedDict):
+    """What :func:`tdsnn.validation.check` says of a document."""
+
+    name: str
+    hint: str
 
 
 def list_models() -> tuple[str, ...]:
@@ -101,29 +148,58 @@ def resolve(name: str) -> Manifest:
 
 
 def parse(name: str, text: str) -> Manifest:
-    """Manifest from TOML ``text``. Unknown keys, wrong types and negative numbers are a UsageError."""
+    """Manifest from TOML ``text``, as far as it can be checked without importing what it names.
+
+    Options of the spatial loss and arguments of the architecture are taken as they are here.
+
+    Raises:
+        UsageError: no TOML, an unknown key, or a value of another type, out of range or no choice.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _broken(name, f"is not valid TOML: {error}") from error
-    _known(name, "", document, (*_TOP_LEVEL, *_TABLES))
-    tables = {table: _typed(name, table, document.get(table, {}), dict) for table in _TABLES}
-    _known(name, "model", tables["model"], ("architecture", "arguments"))
-    _known(name, "data", tables["data"], ("name",))
-    hints = _HINTS[Manifest]
-    top = {key: _typed(name, key, document[key], hints[key]) for key in _TOP_LEVEL if key in document}
-    for key in ("summary", "twin"):
-        if key not in top:
-            raise _broken(name, f"lacks the key '{key}'")
+        raise UsageError(
+            f"The manifest of '{name}' is not valid TOML: {error}.", hint=f"Edit {manifest_path(name)}"
+        ) from error
+    if "topography" in document:
+        document["topography"] = split_options(document["topography"])
+    file = check(document, _File, **wording(name))
+    described = {field: getattr(file, field) for field in Description.__struct_fields__}
     return Manifest(
         name=name,
-        architecture=_required(name, tables["model"], "model", "architecture"),
-        arguments=_typed(name, "model.arguments", tables["model"].get("arguments", {}), dict),
-        dataset=_required(name, tables["data"], "data", "name"),
-        topography=_record(name, "topography", tables["topography"], Topography),
-        recipe=_record(name, "recipe", tables["recipe"], Recipe),
-        **top,
+        architecture=file.model.architecture,
+        arguments=file.model.arguments,
+        dataset=file.data.name,
+        topography=file.topography,
+        recipe=file.recipe,
+        **described,
     )
+
+
+def complete(manifest: Manifest) -> Manifest:
+    """With all options of its spatial loss, checked; imports that and so torch.
+
+    Raises:
+        UsageError: no such loss, or an option that it does not take.
+    """
+    from tdsnn.topography.losses import _base as losses
+
+    topography = losses.complete(manifest.topography, **wording(manifest.name))
+    return replace(manifest, topography=topography)
+
+
+def wording(name: str, *, changed: bool = False) -> Wording:
+    """How faults of the manifest with this full name are worded, for :func:`tdsnn.validation.check`.
+
+    Args:
+        changed: it is not as in its file, but with settings from elsewhere.
+    """
+    if changed:
+        return {
+            "name": f"With these settings, the manifest of '{name}'",
+            "hint": f"See what it has without: tdsnn-zoo info {name}",
+        }
+    return {"name": f"The manifest of '{name}'", "hint": f"Edit {manifest_path(name)}"}
 
 
 def require_writable(name: str) -> None:
@@ -156,27 +232,26 @@ def load_release(name: str) -> Release | None:
     if not path.is_file():
         return None
     try:
-        return _release(full, read_json(path))
-    except (OSError, ValueError, TypeError, KeyError, UsageError) as error:
-        raise IntegrityError(
-            f"The release file '{path}' is damaged: {error}.",
-            hint="Restore it from git or reinstall tdsnn-zoo.",
-        ) from error
+        document = read_json(path)
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"The release file '{path}' is damaged: {error}.", hint=_RESTORE) from error
+    return _release(full, document, path)
 
 
 def write_release(release: Release) -> Path:
     """Write ``zoo/releases/NAME.json`` in one step; equal releases give equal bytes.
 
-    ``metrics`` maps a metric's name to ``{"value", "unit"}`` and where it applies ``"n"``, ``"interval"``
-    (95 %, two numbers) or, for a figure per layer, ``{"layers": {layer: value}, "unit"}``. ``clean_accuracy``
-    (%) and ``parameters`` (count) are the two that ``tdsnn-zoo list`` shows.
+    ``clean_accuracy`` (%) and ``parameters`` (count) are the two metrics that ``tdsnn-zoo list`` shows.
+
+    Raises:
+        IntegrityError: a release that could not be read again.
     """
-    document = asdict(release)
+    document = plain(release)
     repo, commit = document.pop("hub_repo"), document.pop("hub_commit")
     document |= {"schema": _SCHEMA, "hub": {"repo": repo, "commit": commit} if repo else None}
     document["files"] = sorted(document["files"], key=lambda record: record["path"])
-    _release(release.name, document)
     path = release_path(release.name)
+    _release(release.name, document, path)
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomic(path, text.encode())
     return path
@@ -201,89 +276,29 @@ def _reseeded(manifest: Manifest, seed: int) -> Manifest:
 
 
 def _read(name: str) -> Manifest:
+    path = manifest_path(name)
     try:
-        return parse(name, manifest_path(name).read_text(encoding="utf-8"))
+        return parse(name, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise _broken(name, f"cannot be read: {error}") from error
+        raise UsageError(f"The manifest of '{name}' cannot be read: {error}.", hint=f"See {path}") from error
 
 
-def _release(name: str, document: Any) -> Release:
-    if set(document) != _RELEASE_KEYS or document["schema"] != _SCHEMA:
-        raise ValueError(f"it is not a release of schema {_SCHEMA}")
-    if document["name"] != name:
-        raise ValueError(f"it names '{document['name']}'")
-    records = tuple(FileRecord(**record) for record in document["files"])
-    for record in records:
-        # A release also comes from other people's pull requests: it must not name files outside its folder.
-        if not _PATH.fullmatch(record.path) or len(record.path) > _LONGEST_PATH:
-            raise ValueError(f"the path '{record.path}' leaves the checkpoint folder or is no plain name")
-        if not re.fullmatch("[0-9a-f]{64}", record.sha256) or type(record.size) is not int or record.size < 0:
-            raise ValueError(f"size or sha256 of '{record.path}' is malformed")
-    hub = document["hub"] or {"repo": None, "commit": None}
-    if document["hub"] and not Reference(repo=hub["repo"], revision=hub["commit"]).commit:
-        raise ValueError("the Hub commit is not 40 hex digits")
+def _release(name: str, document: Any, path: Path) -> Release:
+    subject = f"The release file '{path}'"
+    file = check(document, _ReleaseFile, name=subject, error=IntegrityError, hint=_RESTORE)
+    if file.name != name:
+        raise IntegrityError(f"{subject} names '{file.name}'.", hint=_RESTORE)
+    repo, commit = (file.hub.repo, file.hub.commit) if file.hub else (None, None)
+    try:
+        _ = repo and Reference(repo=repo)
+    except UsageError as error:
+        raise IntegrityError(f"{subject} is damaged: {error.message}", hint=_RESTORE) from error
     return Release(
         name=name,
-        files=records,
+        files=file.files,
+        # As they are: a whole number stays one, so that writing them again gives the same bytes.
         metrics=dict(document["metrics"]),
         provenance=dict(document["provenance"]),
-        hub_repo=hub["repo"],
-        hub_commit=hub["commit"],
+        hub_repo=repo,
+        hub_commit=commit,
     )
-
-
-def _record(name: str, table: str, values: Mapping[str, Any], kind: type[Record]) -> Record:
-    hints = _HINTS[kind]
-    _known(name, table, values, list(hints))
-    checked = {key: _typed(name, f"{table}.{key}", value, hints[key]) for key, value in values.items()}
-    return kind(**checked)
-
-
-def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
-    if kind is float and type(value) is int:
-        value = float(value)
-    if get_origin(kind) is tuple:
-        inner, what = get_args(kind)[0], "strings" if get_args(kind)[0] is str else "whole numbers"
-        if type(value) is not list or any(type(item) is not inner for item in value):
-            raise _broken(name, f"needs a list of {what} for '{key}', not {value!r}")
-        return tuple(value)
-    if get_origin(kind) is dict:
-        table, inner = _typed(name, key, value, dict), get_args(kind)[1]
-        return {entry: _typed(name, f"{key}.{entry}", item, inner) for entry, item in table.items()}
-    if type(value) is not kind:
-        raise _broken(name, f"needs {_ARTICLES[kind]} for '{key}', not {value!r}")
-    if kind in (int, float) and not (math.isfinite(value) and value >= 0):
-        raise _broken(name, f"needs a finite number of at least 0 for '{key}', not {value!r}")
-    return value
-
-
-_ARTICLES = {
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "a table",
-}
-
-
-def _required(name: str, table: Mapping[str, Any], title: str, key: str) -> str:
-    if key not in table:
-        raise _broken(name, f"lacks the key '{title}.{key}'")
-    return str(_typed(name, f"{title}.{key}", table[key], str))
-
-
-def _known(name: str, table: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            guess = f"; did you mean '{near[0]}'?" if near else ""
-            where = f"[{table}]" if table else "the top level"
-            raise _broken(
-                name, f"has an unknown key '{key}' in {where}{guess}", hint=f"Known: {', '.join(known)}"
-            )
-
-
-def _broken(name: str, reason: str, *, hint: str = "") -> UsageError:
-    advice = hint or f"Edit {manifest_path(name)}"
-    stop = "" if reason.endswith("?") else "."
-    return UsageError(f"The manifest of '{name}' {reason}{stop}", hint=advice)

@@ -30,7 +30,7 @@ def zoo_folders() -> tuple[Path, ...]:
     given = os.environ.get("TDSNN_ZOO")
     if not given:
         return (own,)
-    folder = Path(given).expanduser()
+    folder = expanded(given, variable="TDSNN_ZOO")
     if not folder.is_dir():
         raise UsageError(
             f"TDSNN_ZOO names '{given}', which is no folder.", hint=f"Make it with mkdir -p '{given}/models'"
@@ -47,11 +47,44 @@ def cache_dir() -> Path:
     """Folder for downloads and decoded data: ``TDSNN_CACHE``, else the user's cache folder."""
     explicit = os.environ.get("TDSNN_CACHE")
     if explicit:
-        return Path(explicit).expanduser()
+        return expanded(explicit, variable="TDSNN_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "tdsnn-zoo"
+    if base:
+        return expanded(base, variable="XDG_CACHE_HOME") / "tdsnn-zoo"
+    try:
+        return Path.home() / ".cache" / "tdsnn-zoo"
+    except RuntimeError as error:
+        raise UsageError(
+            "There is no place for the cache: the environment has no HOME, and this user no folder.",
+            hint="Name one: export TDSNN_CACHE=DIR",
+        ) from error
 
 
 def runs_dir() -> Path:
     """Folder for training runs: ``TDSNN_RUNS``, else ``runs`` in the working directory."""
-    return Path(os.environ.get("TDSNN_RUNS", "runs")).expanduser()
+    return expanded(os.environ.get("TDSNN_RUNS", "runs"), variable="TDSNN_RUNS")
+
+
+def data_dir() -> Path | None:
+    """Local mirror of datasets, ``TDSNN_DATA``; None if there is none."""
+    given = os.environ.get("TDSNN_DATA")
+    return expanded(given, variable="TDSNN_DATA") if given else None
+
+
+def expanded(text: str, *, variable: str | None = None) -> Path:
+    """A path as people write it, ``~`` and ``~user`` replaced by a home folder.
+
+    Args:
+        variable: of the environment, that the text is from.
+
+    Raises:
+        UsageError: no such user, or one without a home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        place = f"{variable} names '{text}'" if variable else f"There is no path '{text}'"
+        raise UsageError(
+            f"{place}: there is no home folder for '{Path(text).parts[0]}'.",
+            hint=f"Write the path out: {f'export {variable}=' if variable else ''}/...",
+        ) from error

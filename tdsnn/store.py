@@ -17,9 +17,9 @@ from typing import Literal
 from tdsnn import hub, paths
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of, verify
-from tdsnn.manifest import home, load_release, resolve
+from tdsnn.manifest import home, list_models, load_release, resolve
 from tdsnn.progress import Progress, silent
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
 
 Source = Literal["path", "embedded", "folder", "cache", "hub"]
@@ -46,7 +46,8 @@ class Location:
     """``path`` (given), ``embedded`` (in the project), ``folder`` (in ``TDSNN_ZOO``), ``cache`` (fetched
     before), ``hub`` (fetched now)."""
     files: tuple[FileRecord, ...]
-    """What was verified; empty for an explicit path, whose ``config.json`` alone vouches for the weights."""
+    """What was verified; empty for a folder outside the zoo, whose ``config.json`` alone vouches for the
+    weights."""
 
     @property
     def weights_sha256(self) -> str:
@@ -118,7 +119,7 @@ def locate(
         IntegrityError: a file differs from what was promised.
     """
     if not isinstance(name, str) or is_path(name):
-        return _explicit(Path(name).expanduser())
+        return _explicit(paths.expanded(os.fspath(name)))
     if hub.is_reference(name):
         return _referred(hub.Reference.parse(name), force=force, progress=progress)
     full = resolve(name).name
@@ -183,7 +184,7 @@ def download(
 
 
 def _asked(name: str, revision: str | None) -> str:
-    if is_path(name) and Path(name).expanduser().is_dir():
+    if is_path(name) and paths.expanded(name).is_dir():
         raise UsageError(
             f"'{name}' is a folder of this machine, so there is nothing to download.",
             hint="A repository of that name: hf:owner/name. The zoo's models: tdsnn-zoo list",
@@ -215,7 +216,18 @@ def _explicit(folder: Path) -> Location:
     except IntegrityError as error:
         error.hint = "Copy the folder anew from where it came; nothing in it was changed."
         raise
-    return Location(name=config.name, folder=folder, source="path", files=())
+    release = _release_stored_in(folder)
+    if release is not None:
+        _verify(release.files, folder, hint=_RESTORE[source_of(release) or "embedded"])
+    return Location(name=config.name, folder=folder, source="path", files=release.files if release else ())
+
+
+def _release_stored_in(folder: Path) -> Release | None:
+    """The release whose checkpoint is this very folder; None for a folder outside the zoo."""
+    own = folder.resolve()
+    if own.name not in list_models() or own != stored(own.name).resolve():
+        return None
+    return load_release(own.name)
 
 
 def _release(name: str) -> Release:

@@ -23,7 +23,7 @@ from tdsnn.errors import IntegrityError
 from tdsnn.files import write_atomic
 from tdsnn.manifest import home
 from tdsnn.results import digest_of
-from tdsnn.types import Release
+from tdsnn.schema import Release
 
 _SCHEMA = 1
 _ARRAY = "right"

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import atomic, read_json, sha256_of, verify, write_atomic
-from tdsnn.types import WEIGHTS_FILE as WEIGHTS_FILE
-from tdsnn.types import FileRecord
+from tdsnn.schema import WEIGHTS_FILE as WEIGHTS_FILE
+from tdsnn.schema import Count, FileRecord, Sha256, SheetRecord, Table, plain
+from tdsnn.validation import check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +32,7 @@ _MODEL = "model."
 _SHEETS, _POSITIONS = "sheets.", ".positions"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Table, frozen=True, kw_only=True):
     """What ``config.json`` says about the tensors beside it."""
 
     name: str
@@ -39,10 +41,22 @@ class CheckpointConfig:
     """Registered name that rebuilds the model from ``arguments``."""
     arguments: dict[str, Any]
     dataset: str
-    timesteps: int
+    timesteps: Annotated[int, Meta(ge=1)]
     """T that the model was trained with."""
-    sheets: dict[str, Any]
+    sheets: dict[str, SheetRecord]
     """Layer name to the sheet's metadata (everything but its positions)."""
+
+
+class _Pinned(Table, frozen=True, kw_only=True):
+    size: Count
+    sha256: Sha256
+
+
+class _ConfigFile(CheckpointConfig, frozen=True, kw_only=True):
+    """``config.json``."""
+
+    schema: Literal[1]
+    weights: _Pinned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +84,12 @@ def save_checkpoint(
     tensors = {_MODEL + key: _shortened(value) for key, value in state.items()}
     tensors |= {f"{_SHEETS}{layer}{_POSITIONS}": value for layer, value in positions.items()}
     # clone(): safetensors refuses tensors that share memory, as tied or expanded weights do.
-    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     weights = folder / WEIGHTS_FILE
     with atomic(weights) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt"})
+        save_file(own, temporary, metadata={"format": "pt"})
         pinned = {"size": temporary.stat().st_size, "sha256": sha256_of(temporary)}
-    document = {"schema": _SCHEMA, **asdict(config), "weights": pinned}
+    document = {"schema": _SCHEMA, **plain(config), "weights": pinned}
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomic(folder / CONFIG_FILE, text.encode())
 
@@ -158,32 +172,10 @@ def _read_config(path: Path) -> tuple[CheckpointConfig, FileRecord]:
         document = read_json(path)
     except (OSError, ValueError) as error:
         raise IntegrityError(f"'{path}' is not valid JSON: {error}.") from error
-    hints = get_type_hints(CheckpointConfig)
-    kinds = {
-        "schema": int,
-        "weights": dict,
-        **{key: getattr(kind, "__origin__", kind) for key, kind in hints.items()},
-    }
-    if type(document) is not dict or document.get("schema") != _SCHEMA:
-        raise IntegrityError(f"'{path}' does not follow schema {_SCHEMA} of checkpoints.")
-    _check_table(path, document, kinds)
-    pinned = document["weights"]
-    _check_table(path, pinned, {"size": int, "sha256": str})
-    config = CheckpointConfig(**{key: document[key] for key in hints})
-    return config, FileRecord(path=WEIGHTS_FILE, size=pinned["size"], sha256=pinned["sha256"])
-
-
-def _check_table(path: Path, table: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
-    for key, kind in kinds.items():
-        if key not in table:
-            raise IntegrityError(f"'{path}' lacks the key '{key}'.")
-        if type(table[key]) is not kind:
-            raise IntegrityError(
-                f"'{path}' needs a value of type {kind.__name__} for '{key}', not {table[key]!r}."
-            )
-    for key in table:
-        if key not in kinds:
-            raise IntegrityError(f"'{path}' has an unexpected key '{key}'.")
+    file = check(document, _ConfigFile, name=f"'{path}'", error=IntegrityError)
+    # As they are in the document: saved again, they give the same bytes.
+    config = CheckpointConfig(**{field: document[field] for field in CheckpointConfig.__struct_fields__})
+    return config, FileRecord(path=WEIGHTS_FILE, size=file.weights.size, sha256=file.weights.sha256)
 
 
 def _check_sheets(folder: Path, config: CheckpointConfig, positions: Mapping[str, Tensor]) -> None:

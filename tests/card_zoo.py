@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maps import sheet
+from msgspec.structs import replace
 from toys import Linear, flat, split
 
 from tdsnn import paths
@@ -20,7 +20,7 @@ from tdsnn.maps.survey import SHUFFLED, Entry, Survey
 from tdsnn.metrics._base import Figure, Measurement
 from tdsnn.report import cards
 from tdsnn.results import ResultFolder
-from tdsnn.types import About, FileRecord, Release
+from tdsnn.schema import About, FileRecord, Release
 
 TOPO, TWIN = "topo.toys", "plain.toys"
 LAYER = "layer1.0"

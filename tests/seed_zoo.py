@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tdsnn import verdicts
 from tdsnn.manifest import seeded, write_release
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 from tdsnn.verdicts import CleanVerdicts
 
 TOPO, TWIN = "topo.toys", "plain.toys"

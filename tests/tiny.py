@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from tdsnn import paths, zoo
@@ -17,8 +17,8 @@ from tdsnn.manifest import resolve, write_release
 from tdsnn.models._base import Model
 from tdsnn.registry import Registry
 from tdsnn.report import cards
+from tdsnn.schema import FileRecord, Release
 from tdsnn.topography.sheets import CorticalSheet
-from tdsnn.types import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE
 
 NAME = "tiny.digits"

@@ -10,9 +10,9 @@ import torch
 
 from tdsnn.data._base import Split
 from tdsnn.manifest import resolve
+from tdsnn.schema import Manifest
 from tdsnn.train.loop import Trainer
 from tdsnn.train.recipe import override
-from tdsnn.types import Manifest
 
 SMALL = [
     "model.width=4",

@@ -7,9 +7,9 @@ from functools import partial
 from benchmarks.speed._measure import Row, Settings, Target, interleave
 from benchmarks.speed._steps import BATCH, SIZE, TrainingStep, make_batch, make_ours
 from tdsnn.models._base import sheet_shapes
+from tdsnn.schema import Topography
 from tdsnn.topography.losses.stc import STC
 from tdsnn.topography.sheets import build_sheets
-from tdsnn.types import Topography
 
 _WIDTH = 32
 _TOPOGRAPHY = Topography(alpha=0.1, beta=0.1, clusters=10, cluster_units=64)

@@ -8,7 +8,7 @@ from fnmatch import filter as matching
 
 from tdsnn.errors import MissingError, UsageError
 from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
-from tdsnn.types import Release
+from tdsnn.schema import Release
 
 _WILDCARDS = frozenset("*?[")
 _ALL_SEEDS = "-s*"

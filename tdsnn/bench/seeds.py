@@ -16,6 +16,7 @@ from tdsnn import store, verdicts
 from tdsnn.bench.pairing import Pairing
 from tdsnn.errors import IntegrityError, MissingError
 from tdsnn.results import Figure, accuracy_figure, difference_figure
+from tdsnn.schema import Release
 from tdsnn.stats import (
     EQUIVALENCE_MARGIN,
     Interval,
@@ -25,7 +26,6 @@ from tdsnn.stats import (
     paired_mean_difference,
     t_interval,
 )
-from tdsnn.types import Release
 from tdsnn.verdicts import CleanVerdicts
 
 SCHEMA = 1

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from tdsnn.cli._output import JsonFlag, console, emit_json, table
 from tdsnn.manifest import load_release, resolve
+from tdsnn.schema import Manifest, Release, plain
 from tdsnn.store import available, stored
-from tdsnn.types import Manifest, Release
 
 _SOURCES = {
     "embedded": "embedded in the project",
@@ -46,11 +45,11 @@ def command(
 
 def _document(manifest: Manifest, release: Release | None) -> dict[str, Any]:
     return {
-        **asdict(manifest),
+        **manifest.document(),
         "topographic": manifest.topographic,
         "weights": available(manifest.name),
         "folder": str(stored(manifest.name)) if _stored(manifest) else None,
-        "release": asdict(release) if release else None,
+        "release": plain(release) if release else None,
     }
 
 
@@ -67,8 +66,8 @@ def _show_manifest(manifest: Manifest) -> None:
         "architecture": manifest.architecture,
         "arguments": _inline(manifest.arguments),
         "dataset": manifest.dataset,
-        "topography": _inline(asdict(manifest.topography)),
-        "recipe": _inline(asdict(manifest.recipe)),
+        "topography": _inline(manifest.topography.table()),
+        "recipe": _inline(plain(manifest.recipe)),
         "twin": manifest.twin,
         "weights": source,
         "licence": manifest.licence,

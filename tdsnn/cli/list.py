@@ -10,8 +10,8 @@ import typer
 from tdsnn.cli._output import JsonFlag, emit_json, table
 from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.registry import suggest
+from tdsnn.schema import Manifest
 from tdsnn.store import source_of
-from tdsnn.types import Manifest
 
 
 def command(

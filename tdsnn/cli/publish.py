@@ -114,13 +114,14 @@ def _check(job: _Job, name: str, *, is_run: bool) -> None:
 
 
 def _embed(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
+    from tdsnn.schema import plain
     from tdsnn.train.release import embed
 
     release = embed(run_dir)
     if quiet:
         return release.name
     if as_json:
-        _output.emit_json(asdict(release))
+        _output.emit_json(plain(release))
         return release.name
     accuracy = release.metrics["clean_accuracy"]
     out = _output.console()

@@ -11,7 +11,7 @@ from tdsnn.cli import _output
 from tdsnn.errors import MissingError, TdsnnError
 
 if TYPE_CHECKING:
-    from tdsnn.types import Manifest, Release
+    from tdsnn.schema import Manifest, Release
 
 app = typer.Typer(
     no_args_is_help=True, help="Texts, tables and figures that are made from releases and results."

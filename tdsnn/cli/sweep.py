@@ -90,6 +90,7 @@ def _start(sweep: Sweep, *, jobs: int, threads: int, launcher: str, options: lis
 
 
 def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
+    from tdsnn.schema import plain
     from tdsnn.sweep.state import read_states, seconds_left
 
     states = read_states(sweep.runs)
@@ -103,7 +104,7 @@ def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
                 "seconds_left": left,
                 "runs": [
                     {
-                        **states[run.name].document(),
+                        **plain(states[run.name]),
                         "entry": run.entry,
                         "settings": list(run.settings),
                         "waits_for": run.waits_for or None,

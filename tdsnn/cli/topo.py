@@ -130,8 +130,8 @@ def optimise_command(
     """
     from tdsnn import paths, zoo
     from tdsnn.data._base import DATASETS
+    from tdsnn.schema import Topography
     from tdsnn.train.preparation import fresh_sheets, prepare_sheets
-    from tdsnn.types import Topography
 
     opened = zoo.open_model(name)
     opened.model.compile_operators()
@@ -189,8 +189,8 @@ def _load(
     shape = DATASETS.load(opened.config.dataset).shape
     sheets = opened.model.sheets
     if fresh:
+        from tdsnn.schema import Topography
         from tdsnn.train.preparation import fresh_sheets
-        from tdsnn.types import Topography
 
         sheets = fresh_sheets(opened.model, Topography(sheet_seed=seed), image_size=shape[1:])
     if not sheets:

@@ -44,6 +44,7 @@ def command(
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Train a zoo entry; its state survives Ctrl-C, SIGTERM and any kill."""
+    from tdsnn.schema import plain
     from tdsnn.train.session import train
 
     changed = list(settings or [])
@@ -62,13 +63,14 @@ def command(
     )
     if outcome is None:
         return
+    assert outcome.held_out_accuracy is not None, "the run was just measured"
     if as_json:
-        _output.emit_json(outcome)
+        _output.emit_json(plain(outcome))
     else:
         _output.console().print(
-            f"Trained {name}: {outcome['held_out_accuracy']:.2%} of the {outcome['n']:,} held-out images."
+            f"Trained {name}: {outcome.held_out_accuracy:.2%} of the {outcome.n:,} held-out images."
         )
-        _output.console().print(f"Checkpoint: {outcome['checkpoint']}", markup=False)
+        _output.console().print(f"Checkpoint: {outcome.checkpoint}", markup=False)
 
 
 command.__doc__ = f"{command.__doc__}\n{_EXAMPLES}"

@@ -35,7 +35,7 @@ def augment(images: Tensor, names: Sequence[str], *, generator: torch.Generator)
     Raises:
         UsageError: an unknown name, or images that are not uint8 (N, C, H, W).
     """
-    check_names(names)
+    _check_names(names)
     if images.dtype != torch.uint8 or images.ndim != 4:
         found = f"{images.dtype} with shape {tuple(images.shape)}"
         raise UsageError(f"Augmentation needs uint8 images of shape (N, C, H, W), not {found}.")
@@ -97,7 +97,7 @@ def _integers(low: int, high: int, count: int, generator: torch.Generator, devic
     return drawn.to(device)
 
 
-def check_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str]) -> None:
     """Refuse augmentations that are not known.
 
     Raises:

@@ -17,7 +17,7 @@ from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.paths import cache_dir
 from tdsnn.progress import Progress, silent
 from tdsnn.registry import Registry, suggest
-from tdsnn.types import About
+from tdsnn.schema import About
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,13 +8,13 @@ over by another source. numpy and the file readers are imported only when a spli
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tdsnn.errors import MissingError
+from tdsnn.paths import data_dir
 from tdsnn.progress import Progress
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ class LocalMirror:
 
     def _path(self, split: str) -> Path:
         wanted = f"{self.folder}/{self.layout.filename(split)}"
-        root = os.environ.get("TDSNN_DATA")
-        if not root:
+        root = data_dir()
+        if root is None:
             raise MissingError("TDSNN_DATA is not set", hint=f"Set TDSNN_DATA to a folder that has {wanted}")
-        path = Path(root).expanduser() / wanted
+        path = root / wanted
         if not path.is_file():
             raise MissingError(f"{path} does not exist", hint=f"Put the Hub's file at {path}")
         return path
@@ -235,10 +235,10 @@ class ImageFolder:
         remedy = (
             f"Get the images from {self.origin} and set TDSNN_DATA to the folder that holds {self.folder}/"
         )
-        root = os.environ.get("TDSNN_DATA")
-        if not root:
+        root = data_dir()
+        if root is None:
             raise MissingError("TDSNN_DATA is not set", hint=remedy)
-        folder = Path(root).expanduser() / self.folder
+        folder = root / self.folder
         known = {name.casefold() for name in self.classes}
         found = [
             path

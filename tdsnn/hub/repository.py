@@ -10,7 +10,7 @@ from pathlib import Path
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import git_blob, verify
 from tdsnn.hub._client import endpoint, public, require_network, talking
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord
 
 PREFIX = "hf:"
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tdsnn.errors import IntegrityError, TdsnnError, Unreachable
@@ -16,7 +16,8 @@ from tdsnn.hub._client import require_network
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import Reference, RemoteFile, look_up
 from tdsnn.progress import Progress, named, silent
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord, plain
+from tdsnn.validation import check
 
 _INDEX = "files.json"
 """Beside the files: what was verified when they were fetched."""
@@ -69,7 +70,7 @@ def take_snapshot(
         for file in files
     )
     if fetched or not known:
-        index = json.dumps([asdict(record) for record in records], indent=2)
+        index = json.dumps([plain(record) for record in records], indent=2)
         write_atomic(folder / _INDEX, index.encode())
     return Snapshot(commit=commit, folder=folder, fetched=fetched, files=records)
 
@@ -142,7 +143,11 @@ def _read_ref(path: Path) -> str | None:
 
 def _read_index(folder: Path) -> list[RemoteFile]:
     """What was fetched into a folder before; empty if nothing was, or the index is damaged."""
+    path = folder / _INDEX
     try:
-        return [RemoteFile.of(FileRecord(**record)) for record in read_json(folder / _INDEX)]
-    except (OSError, ValueError, TypeError, IntegrityError):
+        records = check(
+            read_json(path), tuple[FileRecord, ...], name=f"The index '{path}'", error=IntegrityError
+        )
+    except (OSError, ValueError, IntegrityError):
         return []
+    return [RemoteFile.of(record) for record in records]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.models._base import MODELS, Model
+from tdsnn.models._arguments import build
+from tdsnn.models._base import Model
+from tdsnn.schema import SheetRecord
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.weights import CONFIG_FILE, CheckpointConfig, check_state, read_checkpoint, save_checkpoint
 
@@ -48,31 +50,19 @@ def write_model(model: Model, folder: Path, *, name: str, dataset: str) -> None:
 
 
 def _build(config: CheckpointConfig, folder: Path) -> Model:
+    subject = f"'{folder / CONFIG_FILE}'"
+    hint = "A newer tdsnn-zoo may know it: pip install --upgrade tdsnn-zoo"
     try:
-        builder = MODELS.load(config.architecture)
+        return build(config.architecture, config.arguments, name=subject, error=IntegrityError, hint=hint)
     except UsageError as error:
-        raise IntegrityError(
-            f"'{folder / CONFIG_FILE}': {error.message}",
-            hint="A newer tdsnn-zoo may know it: pip install --upgrade tdsnn-zoo",
-        ) from error
-    try:
-        return builder(**config.arguments)
-    except (UsageError, TypeError, ValueError, RuntimeError, LookupError) as error:
-        raise IntegrityError(
-            f"'{folder / CONFIG_FILE}' does not fit {config.architecture}: {str(error).splitlines()[0]}."
-        ) from error
+        raise IntegrityError(f"{subject}: {error.message}", hint=hint) from error
 
 
 def _attach_sheets(
-    model: Model, metadata: Mapping[str, Any], positions: Mapping[str, Any], folder: Path
+    model: Model, records: Mapping[str, SheetRecord], positions: Mapping[str, Tensor], folder: Path
 ) -> None:
     for layer in positions:
-        try:
-            sheet = CorticalSheet.from_metadata(layer, metadata[layer], positions[layer])
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-            raise IntegrityError(
-                f"'{folder / CONFIG_FILE}' describes the sheet of '{layer}' badly: {error}."
-            ) from error
+        sheet = CorticalSheet.from_metadata(layer, records[layer], positions[layer])
         if layer not in model.sheet_layers:
             raise IntegrityError(
                 f"'{folder}' has a sheet for '{layer}', which {model.architecture} does not have."

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
-from tdsnn import hub, store
+from tdsnn import hub, paths, store
 from tdsnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Pretrained:
         from tdsnn.runtime import choose_device
 
         target = choose_device(device)
-        folder = Path(name).expanduser()
+        folder = paths.expanded(os.fspath(name))
         if folder.is_dir() or isinstance(name, os.PathLike):
             if revision is not None:
                 raise UsageError(f"The folder '{folder}' has no revisions.", hint="Leave out revision.")
@@ -86,7 +86,7 @@ class Pretrained:
         """
         from tdsnn.models._checkpoint import write_model
 
-        path = Path(folder).expanduser()
+        path = paths.expanded(os.fspath(folder))
         write_model(cast("Model", self), path, name=path.resolve().name, dataset=self._dataset(dataset))
 
     def push_to_hub(

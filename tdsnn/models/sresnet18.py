@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from tdsnn.kernels.neuron import Neuron
 from tdsnn.models._neurons import LIF
@@ -21,7 +21,7 @@ def sresnet18(
     stem: str = "cifar",
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
-    neuron: Mapping[str, Any] | None = None,
+    neuron: Annotated[Mapping[str, Any] | None, Neuron] = None,
 ) -> ResNet18:
     """Wiring of SpikingJelly's ``spiking_resnet18``: 11,173,962 parameters at width 64 with 10 classes.
 

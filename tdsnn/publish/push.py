@@ -6,9 +6,11 @@ import difflib
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from tdsnn import hub, store
 from tdsnn.bench.gates import Gate
@@ -17,7 +19,7 @@ from tdsnn.manifest import load_release, resolve
 from tdsnn.progress import Progress, silent
 from tdsnn.publish.gates import check_release
 from tdsnn.report import cards
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 
 CARD = "README.md"
 

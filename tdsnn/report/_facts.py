@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from tdsnn import manifest as manifests
 from tdsnn.report._documents import Survey, benches, surveys
 from tdsnn.report._measured import attacked, marked, strength
 from tdsnn.report._tables import Entry, Pair
 from tdsnn.results import Cell, Result
-from tdsnn.types import About, Manifest, Release
+from tdsnn.schema import About, Manifest, Release
 
 
 @dataclass(frozen=True, kw_only=True)

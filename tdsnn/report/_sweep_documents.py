@@ -62,7 +62,7 @@ def find_sweep(name: str) -> SweepDocument:
         IntegrityError: the document is damaged or about something else.
     """
     if name.endswith(".json") or Path(name).name != name:
-        path = Path(name).expanduser()
+        path = paths.expanded(name)
         if not path.is_file():
             raise UsageError(
                 f"There is no file '{name}'.",

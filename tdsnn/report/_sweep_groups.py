@@ -9,8 +9,8 @@ from statistics import fmean
 from tdsnn import manifest as manifests
 from tdsnn.errors import UsageError
 from tdsnn.report._sweep_documents import SweepRun
+from tdsnn.schema import Manifest
 from tdsnn.stats import t_interval
-from tdsnn.types import Manifest
 
 _STUDENT = "Student t over seeds, 95 %"
 

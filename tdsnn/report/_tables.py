@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from tdsnn.manifest import complete
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
-from tdsnn.types import WEIGHTS_FILE, Manifest, Release
+from tdsnn.schema import WEIGHTS_FILE, Manifest, Release, plain
 
 _ONLY_WITH = {
-    "form": ("loss", "tdann"),
-    "factor_h": ("loss", "topoloss"),
-    "factor_w": ("loss", "topoloss"),
-    "window_shape": ("loss", "stc"),
     "attempts_per_unit": ("preparation", "pre-optimised"),
     "matrix_lr": ("optimizer", "muon"),
 }
@@ -155,8 +152,8 @@ def provenance(release: Release) -> str:
 
 
 def _settings(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    for title, record in (("recipe", manifest.recipe), ("topography", manifest.topography)):
-        values = asdict(record)
+    tables = {"recipe": plain(manifest.recipe), "topography": complete(manifest).topography.table()}
+    for title, values in tables.items():
         for key, value in _flat(values):
             field, needed = _ONLY_WITH.get(key, (key, value))
             if values.get(field, value) == needed:

@@ -15,7 +15,7 @@ from tdsnn.report import _measured, _tables
 from tdsnn.report._documents import Survey
 from tdsnn.report._facts import Facts
 from tdsnn.report._markdown import code, text, words
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord
 
 FIGURES = "figures/"
 

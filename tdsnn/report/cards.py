@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import validate_repo_id, yaml_dump  # type: ignore[attr-defined]  # not listed
+from msgspec.structs import replace
 
 from tdsnn import manifest as manifests
 from tdsnn import paths
@@ -22,7 +23,7 @@ from tdsnn.files import sha256_of, write_atomic
 from tdsnn.report._facts import Facts, Score, gather, scores
 from tdsnn.report._text import FIGURES as FIGURES
 from tdsnn.report._text import body, is_figure
-from tdsnn.types import About, FileRecord, Manifest, Release
+from tdsnn.schema import About, FileRecord, Manifest, Release
 
 _README = "README.md"
 _TASK = "image-classification"

@@ -6,20 +6,20 @@ started it does. Exit codes are those of every command; ``BUSY`` says that anoth
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from filelock import Timeout
 
 from tdsnn.errors import Interrupted, TdsnnError
 from tdsnn.files import file_error
+from tdsnn.schema import Table
 from tdsnn.sweep.state import BEAT_SECONDS, FAILED, Failure, write_beat, write_failure
 from tdsnn.train.session import train
 from tdsnn.train.state import OUTCOME, begun, lock_of
@@ -28,8 +28,7 @@ BUSY = 75
 """EX_TEMPFAIL of sysexits.h."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Table, frozen=True, kw_only=True):
     """What one process trains; all that it needs to know of the sweep."""
 
     entry: str
@@ -40,6 +39,8 @@ class Job:
     """Checkpoint folder of the twin whose responses arrange the sheets."""
     parent: int
     """Number of the process without which this one should not go on."""
+    digest: str
+    """Of the settings, as of :func:`tdsnn.train.state.settings_digest`."""
 
 
 class _Pulse:
@@ -120,10 +121,13 @@ def work(job: Job) -> int:
     except Interrupted as error:
         return error.exit_code
     except TdsnnError as error:
-        write_failure(folder, Failure(sentence=error.message, hint=error.hint, exit_code=error.exit_code))
+        failure = Failure(
+            sentence=error.message, hint=error.hint, exit_code=error.exit_code, settings=job.digest
+        )
+        write_failure(folder, failure)
         return error.exit_code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(work(Job(**json.loads(sys.argv[1]))))
+    sys.exit(work(msgspec.json.decode(sys.argv[1], type=Job)))

@@ -7,7 +7,6 @@ keeps them apart is each folder's lock.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
+import msgspec
 from filelock import Timeout
 
 from tdsnn.errors import IntegrityError, Interrupted, MissingError, TdsnnError, UsageError
@@ -25,7 +24,7 @@ from tdsnn.files import file_error
 from tdsnn.sweep.job import BUSY, Job, say
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
-from tdsnn.train.state import CHECKPOINT, OUTCOME, lock_of
+from tdsnn.train.state import CHECKPOINT, OUTCOME, lock_of, settings_digest
 
 LOG = "job.log"
 """In a run's folder: what its process printed."""
@@ -91,7 +90,7 @@ class Worker:
         return run.name in self._failed or run.waits_for in self._failed
 
     def _train(self, run: Run) -> None:
-        self.note(f"{run.name}: started")
+        self.note(f"{run.name}: started{' anew, it failed under other settings' * _failed_before(run)}")
         begun = time.monotonic()
         try:
             code = _run_job(self.sweep, run, threads=self.threads, stopped=self._stopped)
@@ -110,6 +109,12 @@ class Worker:
                 self._taken.discard(run.name)
 
 
+def _failed_before(run: Run) -> bool:
+    """Whether a failure is kept that is not one of the run as it is planned now."""
+    failure = read_failure(run.folder)
+    return failure is not None and not failure.concerns(run)
+
+
 def _free(run: Run) -> bool:
     """Whether nobody has the run now; asked before a process is started that would find the same out."""
     if not run.folder.exists():
@@ -126,7 +131,12 @@ def _unexplained(run: Run, code: int) -> Failure:
         reason = f"Its process was killed by signal {-code} ({signal.strsignal(-code)})."
     else:
         reason = f"Its process ended with code {code} without a reason."
-    return Failure(sentence=reason, hint=f"See the end of {run.folder / LOG}", exit_code=code)
+    return Failure(
+        sentence=reason,
+        hint=f"See the end of {run.folder / LOG}",
+        exit_code=code,
+        settings=settings_digest(run.manifest),
+    )
 
 
 def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) -> int:
@@ -142,8 +152,9 @@ def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) 
         epochs=run.manifest.recipe.epochs,
         auxiliary=None if twin is None else str(twin.folder.resolve() / CHECKPOINT),
         parent=os.getpid(),
+        digest=settings_digest(run.manifest),
     )
-    words = [sys.executable, "-m", "tdsnn.sweep.job", json.dumps(asdict(job))]
+    words = [sys.executable, "-m", "tdsnn.sweep.job", msgspec.json.encode(job).decode()]
     with file_error(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
         log = (run.folder / LOG).open("a", encoding="utf-8")

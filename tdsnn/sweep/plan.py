@@ -20,26 +20,44 @@ are arranged by its twin waits for the twin if that is part of the sweep.
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from tdsnn import manifest as manifests
 from tdsnn import paths, store
 from tdsnn.errors import UsageError
-from tdsnn.registry import suggest
+from tdsnn.schema import Manifest, Table
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.train.recipe import override
 from tdsnn.train.state import begun, check_settings
-from tdsnn.types import Manifest
+from tdsnn.validation import check
 
-_KEYS: Mapping[str, type] = {"summary": str, "seeds": list, "settings": list, "runs": list}
-_RUN_KEYS: Mapping[str, type] = {"entry": str, "label": str, "seeds": list, "settings": list}
-_WORDS: Mapping[type[Any], str] = {str: "string", list: "list"}
-_LABEL = re.compile(r"[\w.-]{1,60}")
+_Label = Annotated[
+    str, Meta(pattern=r"^[\w.-]{0,60}\Z", description="a label that can be part of a folder's name")
+]
+_Seeds = Annotated[tuple[Annotated[int, Meta(ge=0, le=manifests.LAST_SEED)], ...], Meta(min_length=1)]
+
+
+class _Block(Table, frozen=True, kw_only=True):
+    """One of ``[[runs]]``."""
+
+    entry: str
+    label: _Label = ""
+    seeds: _Seeds | None = None
+    settings: tuple[str, ...] = ()
+
+
+class _File(Table, frozen=True, kw_only=True):
+    """A sweep file."""
+
+    summary: str = ""
+    seeds: _Seeds = (0,)
+    settings: tuple[str, ...] = ()
+    runs: Annotated[tuple[_Block, ...], Meta(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +110,14 @@ def read_sweep(path: Path, *, folder: Path | None = None) -> Sweep:
             whose twin is neither in the sweep nor released, or a folder that holds a run of other settings.
         IntegrityError: a run folder whose settings cannot be read.
     """
-    document = _document(path)
+    file = _read(path)
     parent = folder or paths.runs_dir() / path.stem
     if parent.exists() and not parent.is_dir():
         raise UsageError(f"'{parent}' is no folder.", hint="Choose another --run-dir.")
-    blocks = [_checked(path, "runs", block, _RUN_KEYS) for block in document.get("runs", [])]
-    if not blocks:
-        raise _broken(path, "names no runs", hint='Add [[runs]] with entry = "NAME"; see tdsnn-zoo sweep -h')
-    shared = _texts(path, "settings", document.get("settings", []))
-    default_seeds = _seeds(path, document.get("seeds", [0]))
     runs = [
-        (order, index, _run(path, block, seed, shared, parent))
-        for index, block in enumerate(blocks)
-        for order, seed in enumerate(_seeds(path, block["seeds"]) if "seeds" in block else default_seeds)
+        (order, index, _run(path, block, seed, file.settings, parent))
+        for index, block in enumerate(file.runs)
+        for order, seed in enumerate(block.seeds or file.seeds)
     ]
     ordered = [run for _, _, run in sorted(runs, key=lambda item: item[:2])]
     names = [run.name for run in ordered]
@@ -116,38 +129,33 @@ def read_sweep(path: Path, *, folder: Path | None = None) -> Sweep:
             check_settings(run.folder, run.manifest)
     return Sweep(
         path=path,
-        summary=document.get("summary", ""),
+        summary=file.summary,
         runs=tuple(_with_twin(run, ordered) for run in ordered),
     )
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _File:
     if not path.is_file():
         raise UsageError(f"There is no sweep file '{path}'.", hint="Those of the project: ls zoo/sweeps")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _broken(path, f"cannot be read: {error}") from error
-    return _checked(path, "the top level", document, _KEYS)
+    return check(document, _File, name=f"The sweep '{path}'", hint=f"Edit {path}; see tdsnn-zoo sweep -h")
 
 
-def _run(path: Path, block: Mapping[str, Any], seed: int, shared: list[str], parent: Path) -> Run:
-    if "entry" not in block:
-        raise _broken(path, "has a run without 'entry'")
-    label = block.get("label", "")
-    if label and not _LABEL.fullmatch(label):
-        raise _broken(path, f"has the label '{label}', which cannot be part of a folder's name")
-    base = manifests.resolve(block["entry"])
+def _run(path: Path, block: _Block, seed: int, shared: tuple[str, ...], parent: Path) -> Run:
+    base = manifests.resolve(block.entry)
     if manifests.entry_and_seed(base.name)[1]:
         raise _broken(path, f"names '{base.name}', a seed", hint="Name the entry, and list its seeds.")
     entry = manifests.seeded(base.name, seed)
-    settings = (*shared, *_texts(path, "settings", block.get("settings", [])))
+    settings = (*shared, *block.settings)
     for setting in settings:
         if setting.partition("=")[0].strip().rpartition(".")[2] in ("seed", "sheet_seed"):
             raise _broken(path, f"sets '{setting}'", hint="Seeds go into the list 'seeds'.")
     manifest = override(manifests.resolve(entry), settings)
-    folder = parent / (f"{entry}+{label}" if label else entry)
-    return Run(entry=entry, label=label, settings=settings, manifest=manifest, folder=folder)
+    folder = parent / (f"{entry}+{block.label}" if block.label else entry)
+    return Run(entry=entry, label=block.label, settings=settings, manifest=manifest, folder=folder)
 
 
 def _with_twin(run: Run, runs: list[Run]) -> Run:
@@ -169,31 +177,6 @@ def _with_twin(run: Run, runs: list[Run]) -> Run:
             hint=f'Add the twin to the sweep with the same settings: entry = "{ours.twin}"',
         )
     return run
-
-
-def _checked(path: Path, where: str, table: Any, kinds: Mapping[str, type[Any]]) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        raise _broken(path, f"needs tables in {where}, not {table!r}")
-    for key, value in table.items():
-        if key not in kinds:
-            raise suggest(key, kinds, kind=f"key in {where} of a sweep", command="tdsnn-zoo sweep -h")
-        if type(value) is not kinds[key]:
-            raise _broken(path, f"needs a {_WORDS[kinds[key]]} for '{key}', not {value!r}")
-    return table
-
-
-def _texts(path: Path, key: str, values: list[Any]) -> list[str]:
-    if any(type(value) is not str for value in values):
-        raise _broken(path, f"needs a list of \"key=value\" strings for '{key}', not {values!r}")
-    return values
-
-
-def _seeds(path: Path, values: list[Any]) -> list[int]:
-    if not values or any(type(value) is not int or not 0 <= value <= manifests.LAST_SEED for value in values):
-        raise _broken(
-            path, f"needs a list of whole numbers from 0 to {manifests.LAST_SEED} for 'seeds', not {values!r}"
-        )
-    return values
 
 
 def _broken(path: Path, reason: str, *, hint: str = "") -> UsageError:

@@ -61,7 +61,7 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
             f"No run of '{sweep.path}' is finished.", hint=f"tdsnn-zoo sweep {sweep.path} --status"
         )
     done: dict[str, Any] = {"released": [], "measured": [], "failed": {}}
-    entries = [run for run in finished if run.manifest == manifests.resolve(run.entry) and not run.label]
+    entries = [run for run in finished if not run.label and _is_its_entry(run)]
     # A topographic entry is measured beside its twin, so the twin goes first.
     for run in sorted(entries, key=lambda run: run.manifest.topographic):
         try:
@@ -78,6 +78,10 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
     if others:
         _measure_others(sweep, others, done=done, note=note)
     return done
+
+
+def _is_its_entry(run: Run) -> bool:
+    return run.manifest == manifests.complete(manifests.resolve(run.entry))
 
 
 def _released(run: Run) -> bool:
@@ -114,9 +118,14 @@ def _measure_others(sweep: Sweep, runs: list[Run], *, done: dict[str, Any], note
 def _record(run: Run, sha256: str) -> dict[str, Any]:
     outcome = read_outcome(run.folder)
     assert outcome is not None, "the run is finished"
+    if outcome.held_out_accuracy is None:
+        raise UsageError(
+            f"The run '{run.name}' was never measured on held-out images.",
+            hint=f"Train it anew: rm -r '{run.folder}' and tdsnn-zoo sweep FILE",
+        )
     _, held_out = load_training(run.manifest.dataset)
     model = zoo.load(run.folder / CHECKPOINT, compile=True)
-    right = round(outcome["held_out_accuracy"] * outcome["n"])
+    right = round(outcome.held_out_accuracy * outcome.n)
     found = alignment(model, held_out, run.manifest)
     entry, seed = manifests.entry_and_seed(run.entry)
     return {
@@ -125,7 +134,7 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
         "seed": seed,
         "label": run.label,
         "settings": list(run.settings),
-        "held_out_accuracy": asdict(accuracy_figure(right, outcome["n"])),
+        "held_out_accuracy": asdict(accuracy_figure(right, outcome.n)),
         "alignment": {
             part: {layer: _finite(value.mean) for layer, value in layers.items()}
             for part, layers in found.items()
@@ -136,9 +145,9 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
             else None
         ),
         _SMOOTHNESS: _smoothness(model, shape=DATASETS.load(run.manifest.dataset).shape),
-        "cpu_seconds": outcome["cpu_seconds"],
+        "cpu_seconds": outcome.cpu_seconds,
         "weights_sha256": sha256,
-        "environment": outcome["environment"],
+        "environment": outcome.environment,
     }
 
 

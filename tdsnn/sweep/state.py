@@ -1,26 +1,27 @@
 """How far each run of a sweep is, read from its folder; there is no other record.
 
 ``outcome.json``  the run is finished.
-``failed.json``   it ended with this sentence; a sweep leaves it alone until it is told to try again.
+``failed.json``   it ended with this sentence, under these settings; a sweep leaves it alone until it is told
+                  to try again or plans the run with other settings.
 ``beat.json``     who trains it and how far, written every few seconds; an old one means that nobody does.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json, write_atomic
+from tdsnn.schema import Count, Finite, Table, plain
 from tdsnn.sweep.plan import Run
-from tdsnn.train.state import STATE, read_outcome
+from tdsnn.train.state import STATE, read_outcome, settings_digest
+from tdsnn.validation import check
 
 BEAT = "beat.json"
 FAILED = "failed.json"
@@ -31,18 +32,17 @@ _SILENCE_SECONDS = 6 * BEAT_SECONDS
 Kind = Literal["queued", "waiting", "running", "stopped", "done", "failed"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beat:
+class Beat(Table, frozen=True, kw_only=True):
     """A sign of life."""
 
     host: str
-    process: int
-    time: float
+    process: Count
+    time: Finite
     """Seconds since 1970."""
-    epoch: int
+    epoch: Count
     """Epochs done."""
-    epochs: int
-    seconds_left: float | None
+    epochs: Count
+    seconds_left: Finite | None
     """Of the training, as estimated by its pace; None before the first step."""
     ended: bool
     """Whether the process left of its own will."""
@@ -55,18 +55,22 @@ class Beat:
         return self.host != socket.gethostname() or _exists(self.process)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
+class Failure(Table, frozen=True, kw_only=True):
     """Why a run ended without a result."""
 
     sentence: str
     hint: str
     exit_code: int
     """Negative: the number of the signal that killed it."""
+    settings: str = ""
+    """Digest of the settings that it ran with; empty of a run that did not say."""
+
+    def concerns(self, run: Run) -> bool:
+        """Whether the run as it is planned now is the one that failed."""
+        return self.settings in ("", settings_digest(run.manifest))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunState:
+class RunState(Table, frozen=True, kw_only=True):
     """One run as its folder shows it."""
 
     name: str
@@ -76,10 +80,6 @@ class RunState:
     failure: Failure | None
     held_out_accuracy: float | None
     cpu_seconds: float | None
-
-    def document(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
 
 
 def write_beat(
@@ -95,12 +95,12 @@ def write_beat(
         seconds_left=seconds_left,
         ended=ended,
     )
-    write_atomic(folder / BEAT, json.dumps(asdict(beat)).encode())
+    write_atomic(folder / BEAT, json.dumps(plain(beat)).encode())
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
     """Say why a run ended."""
-    write_atomic(folder / FAILED, (json.dumps(asdict(failure), indent=2) + "\n").encode())
+    write_atomic(folder / FAILED, (json.dumps(plain(failure), indent=2) + "\n").encode())
 
 
 def _exists(process: int) -> bool:
@@ -120,31 +120,23 @@ def read_failure(folder: Path) -> Failure | None:
         IntegrityError: the file is damaged.
     """
     path = folder / FAILED
+    name, hint = f"'{path}'", f"Remove it: rm '{path}'"
     try:
-        failure = Failure(**read_json(path))
-        if (type(failure.sentence), type(failure.hint), type(failure.exit_code)) != (str, str, int):
-            raise ValueError("it has values of another type")
-    except FileNotFoundError:
+        document = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise IntegrityError(f"'{path}' is damaged: {error}.", hint=f"Remove it: rm '{path}'") from error
-    return failure
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{name} is damaged: {error}.", hint=hint) from error
+    return check(document, Failure, name=name, recorded=True, error=IntegrityError, hint=hint)
 
 
 def _read_beat(folder: Path) -> Beat | None:
     """The last sign of life; one that cannot be read is none."""
+    path = folder / BEAT
     try:
-        beat = Beat(**read_json(folder / BEAT))
-    except (OSError, ValueError, TypeError):
+        return check(read_json(path), Beat, name=f"'{path}'", recorded=True, error=IntegrityError)
+    except (OSError, ValueError, IntegrityError):
         return None
-    numbers = (beat.time, beat.epoch, beat.epochs, beat.process)
-    left = beat.seconds_left
-    sound = all(map(_is_number, numbers)) and type(beat.host) is str and (left is None or _is_number(left))
-    return beat if sound else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def read_state(run: Run, others: Mapping[str, RunState]) -> RunState:
@@ -155,6 +147,8 @@ def read_state(run: Run, others: Mapping[str, RunState]) -> RunState:
     beat, outcome = _read_beat(run.folder), None
     try:
         outcome, failure = read_outcome(run.folder), read_failure(run.folder)
+        if failure is not None and not failure.concerns(run):
+            failure = None
     except IntegrityError as error:
         failure = Failure(sentence=error.message, hint=error.hint, exit_code=error.exit_code)
     kind: Kind = "queued"
@@ -173,8 +167,8 @@ def read_state(run: Run, others: Mapping[str, RunState]) -> RunState:
         kind=kind,
         beat=beat,
         failure=None if outcome is not None else failure,
-        held_out_accuracy=outcome["held_out_accuracy"] if outcome is not None else None,
-        cpu_seconds=outcome["cpu_seconds"] if outcome is not None else None,
+        held_out_accuracy=outcome.held_out_accuracy if outcome is not None else None,
+        cpu_seconds=outcome.cpu_seconds if outcome is not None else None,
     )
 
 

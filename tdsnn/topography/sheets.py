@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.registry import suggest
+from tdsnn.schema import SheetRecord
 
 JITTER_MM = 0.3
 """Standard deviation of the final jitter, the same for every area (TDANN)."""
@@ -96,31 +97,38 @@ class CorticalSheet:
         order = np.argsort(x, kind="stable")
         return order, x[order], y[order]
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> SheetRecord:
         """Everything but the positions, as plain values for ``config.json``."""
-        return {
-            "shape": list(self.shape),
-            "size_mm": self.size_mm,
-            "neighbourhood_mm": self.neighbourhood_mm,
-            "seed": self.seed,
-            "preparation": self.preparation,
-            **({"unit_mm": self.unit_mm} if self.unit_mm != 1.0 else {}),
-            **({"log": dict(self.log)} if self.log else {}),
-        }
+        record = SheetRecord(
+            shape=self.shape,
+            size_mm=self.size_mm,
+            neighbourhood_mm=self.neighbourhood_mm,
+            seed=self.seed,
+            preparation=self.preparation,
+        )
+        if self.unit_mm != 1.0:
+            record["unit_mm"] = self.unit_mm
+        if self.log:
+            record["log"] = dict(self.log)
+        return record
 
     @classmethod
-    def from_metadata(cls, layer: str, metadata: Mapping[str, Any], positions: Tensor) -> CorticalSheet:
-        """Rebuild a saved sheet."""
+    def from_metadata(cls, layer: str, metadata: SheetRecord, positions: Tensor) -> CorticalSheet:
+        """Rebuild a saved sheet.
+
+        Raises:
+            IntegrityError: positions that do not fit.
+        """
         channels, height, width = metadata["shape"]
         return cls(
             layer=layer,
             shape=(channels, height, width),
-            size_mm=float(metadata["size_mm"]),
-            neighbourhood_mm=float(metadata["neighbourhood_mm"]),
-            seed=int(metadata["seed"]),
-            preparation=str(metadata["preparation"]),
+            size_mm=metadata["size_mm"],
+            neighbourhood_mm=metadata["neighbourhood_mm"],
+            seed=metadata["seed"],
+            preparation=metadata["preparation"],
             positions=positions,
-            unit_mm=float(metadata.get("unit_mm", 1.0)),
+            unit_mm=metadata.get("unit_mm", 1.0),
             log=metadata.get("log", {}),
         )
 

@@ -19,17 +19,19 @@ from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.files import file_error
 from tdsnn.models._base import Model
+from tdsnn.schema import Manifest
+from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.train._draws import batches, generator
 from tdsnn.train.finish import round_weights, settle_statistics
 from tdsnn.train.images import accuracy, prepare
 from tdsnn.train.objective import Objective
 from tdsnn.train.optim import Average, build_optimizer, set_lr
+from tdsnn.train.origin import Origin, require_same
 from tdsnn.train.preparation import fresh_model, prepare_sheets
 from tdsnn.train.progress import Meter, Position, Watcher
-from tdsnn.train.state import CHECKPOINT, keep_lines, load_state, save_state
+from tdsnn.train.state import CHECKPOINT, STATE, keep_lines, load_state, save_state, settings_digest
 from tdsnn.train.stopping import Stop
-from tdsnn.types import Manifest
 
 LOG = "log.jsonl"
 _SAVE_EVERY_S = 180.0
@@ -74,8 +76,12 @@ class Trainer:
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         self.model.to(memory_format=torch.channels_last)
         compiled = manifest.recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
+        self._arranged_by: str | None = None
         if manifest.topographic and manifest.topography.preparation == PREPARATION:
+            # What the loss refuses needs no search before.
+            SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
             twin = zoo.open_model(auxiliary or manifest.twin)
+            self._arranged_by = twin.weights_sha256
             source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
             self._prepare_sheets(twin.model.to(self.device), source)
         self.objective = Objective(manifest, self.model, compiled=compiled)
@@ -109,9 +115,31 @@ class Trainer:
         """Time that all threads of this process have computed for the run, also before it was resumed."""
         return self._cpu_before + time.process_time()
 
+    @property
+    def origin(self) -> Origin:
+        """What the saved state depends on."""
+        return {
+            "set of settings": settings_digest(self.manifest),
+            "set of training images": self.train.digest,
+            "set of held-out images": self.held_out.digest,
+            "network that arranged the sheets": self._arranged_by,
+            "number of processes": self.processes,
+        }
+
     def resume(self) -> None:
-        """Continue exactly where the last saved state left off."""
+        """Continue exactly where the last saved state left off.
+
+        Raises:
+            UsageError: the state comes from other settings, images, sheets or another number of processes.
+            IntegrityError: it is damaged.
+        """
         state = load_state(self.folder)
+        require_same(
+            state.get("origin", {}),  # runs of before it was kept have none
+            self.origin,
+            what=f"The saved state '{self.folder / STATE}'",
+            hint="Resume with what the run began with, or start anew with another --run-dir.",
+        )
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -211,6 +239,7 @@ class Trainer:
             "position": vars(self.position),
             "meter": self.meter.stored(),
             "cpu_seconds": self.cpu_seconds,
+            "origin": self.origin,
         }
         if self.average is not None:
             state |= {"average": self.average.values, "average_steps": self.average.steps}

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tdsnn.models._base import Model
+from tdsnn.schema import Manifest
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
 from tdsnn.topography.responses import record
 from tdsnn.train._draws import generator
-from tdsnn.types import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from tdsnn.types import Recipe
+from tdsnn.schema import Recipe
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (github.com/KellerJordan/Muon)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from tdsnn.files import atomic
 from tdsnn.kernels._library import library
 from tdsnn.models._base import MODELS, Model, sheet_shapes
 from tdsnn.progress import Progress, named, silent
+from tdsnn.schema import Manifest, Topography
 from tdsnn.topography.gratings import gratings
 from tdsnn.topography.positions import PositionSearch, PositionState
 from tdsnn.topography.responses import respond
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
-from tdsnn.types import Manifest, Topography
+from tdsnn.train.origin import Origin, digest_of_tensors, require_same
 
 _SAVE_EVERY_S = 5.0
 
@@ -70,7 +71,8 @@ def prepare_sheets(
     Raises:
         UsageError: the layers of the auxiliary network have other shapes.
         GateError: a layer that answers nothing or no number.
-        IntegrityError: a saved state that cannot be read or belongs to other sheets.
+        UsageError: a saved state that another network, seed or number of attempts gave.
+        IntegrityError: a saved state that cannot be read.
     """
     stimuli = gratings(shape)
     answers = respond(auxiliary, stimuli, tuple(sheets))
@@ -82,6 +84,7 @@ def prepare_sheets(
                 hint="Train with the twin's architecture, or with --set topography.preparation=retinotopic",
             )
     log = {"stimuli": f"{len(stimuli.images)} {stimuli.name}", **source}
+    weights = digest_of_tensors(auxiliary.state_dict())
     prepared = {}
     for layer, sheet in sheets.items():
         search = PositionSearch(
@@ -92,44 +95,60 @@ def prepare_sheets(
             seed=topography.sheet_seed,
             compiled=bool(library()),
         )
-        path = folder / f"{layer}.safetensors"
-        state = _run(search, path, source, named(progress, layer))
+        origin = {
+            "network": dict(source),
+            "set of weights": weights,
+            "seed": topography.sheet_seed,
+            "number of attempts per unit": topography.attempts_per_unit,
+            "set of stimuli": stimuli.name,
+            "sheet": digest_of_tensors({layer: sheet.positions}),
+        }
+        saved = _SavedSearch(folder / f"{layer}.safetensors", origin)
+        state = _run(search, saved, named(progress, layer))
         prepared[layer] = search.result(state, log)
     return prepared
 
 
-def _run(search: PositionSearch, path: Path, source: Mapping[str, Any], progress: Progress) -> PositionState:
-    state = _load(path, source) if path.is_file() else search.start()
-    saved = time.monotonic()
+@dataclass(frozen=True)
+class _SavedSearch:
+    """The file that keeps the state of one search, and what that depends on."""
+
+    path: Path
+    origin: Origin
+
+    def write(self, state: PositionState) -> None:
+        numbers = {key: value for key, value in asdict(state).items() if key != "sites"}
+        about = {"search": json.dumps(numbers), "origin": json.dumps(self.origin)}
+        with atomic(self.path) as temporary:
+            save_file({"sites": state.sites}, temporary, metadata=about)
+
+    def read(self) -> PositionState:
+        hint = f"Remove it to start anew: rm '{self.path}'"
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = file.metadata()
+                numbers = json.loads(about["search"])
+                # Searches of before there was an origin kept the network only.
+                older = {"network": json.loads(about.get("source", "{}"))}
+                origin = json.loads(about["origin"]) if "origin" in about else older
+                numbers["alignment"] = tuple((spent, r) for spent, r in numbers["alignment"])
+                state = PositionState(sites=file.get_tensor("sites"), **numbers)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"The saved search '{self.path}' is damaged: {error}.", hint=hint) from error
+        require_same(origin, self.origin, what=f"The saved search '{self.path}'", hint=hint)
+        return state
+
+
+def _run(search: PositionSearch, saved: _SavedSearch, progress: Progress) -> PositionState:
+    state = saved.read() if saved.path.is_file() else search.start()
+    written = time.monotonic()
     try:
         while not search.finished(state):
             state = search.advance(state)
             progress(min(state.attempts, search.budget), search.budget)
-            if time.monotonic() - saved > _SAVE_EVERY_S:
-                _save(state, path, source)
-                saved = time.monotonic()
+            if time.monotonic() - written > _SAVE_EVERY_S:
+                saved.write(state)
+                written = time.monotonic()
     finally:
-        _save(state, path, source)
+        saved.write(state)
     return state
-
-
-def _save(state: PositionState, path: Path, source: Mapping[str, Any]) -> None:
-    numbers = {key: value for key, value in asdict(state).items() if key != "sites"}
-    about = {"search": json.dumps(numbers), "source": json.dumps(dict(source), sort_keys=True)}
-    with atomic(path) as temporary:
-        save_file({"sites": state.sites}, temporary, metadata=about)
-
-
-def _load(path: Path, source: Mapping[str, Any]) -> PositionState:
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            numbers = json.loads(about["search"])
-            if json.loads(about.get("source", "{}")) != dict(source):
-                raise ValueError("it was made with the responses of another network")
-            numbers["alignment"] = tuple((spent, r) for spent, r in numbers["alignment"])
-            return PositionState(sites=file.get_tensor("sites"), **numbers)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"The saved search '{path}' is damaged: {error}.", hint=f"Remove it to start anew: rm '{path}'"
-        ) from error

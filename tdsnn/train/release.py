@@ -21,11 +21,11 @@ from tdsnn.files import copy_atomic, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
 from tdsnn.results import accuracy_figure
+from tdsnn.schema import FileRecord, Manifest, Release
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
 from tdsnn.train.loop import LOG
 from tdsnn.train.state import CHECKPOINT, check_settings, read_log, read_outcome
-from tdsnn.types import FileRecord, Manifest, Release
 from tdsnn.verdicts import CleanVerdicts
 
 ALIGNMENT_IMAGES = 1_000
@@ -48,7 +48,7 @@ def embed(run_dir: Path) -> Release:
         raise UsageError(
             f"There is no finished run in {run_dir}.", hint="Finish it: tdsnn-zoo train NAME --resume"
         )
-    manifest = manifests.resolve(outcome["name"])
+    manifest = manifests.resolve(outcome.name)
     manifests.require_writable(manifest.name)
     check_settings(run_dir, manifest)
     test = load_split(manifest.dataset, "test")
@@ -61,8 +61,8 @@ def embed(run_dir: Path) -> Release:
         ),
         metrics=metrics,
         provenance={
-            "training": outcome["environment"],
-            "data_digests": outcome["data_digests"],
+            "training": outcome.environment,
+            "data_digests": outcome.data_digests,
             "epochs": read_log(run_dir / LOG),
         },
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -15,24 +14,25 @@ from filelock import Timeout
 from tdsnn import manifest as manifests
 from tdsnn.data._base import load_training
 from tdsnn.errors import Interrupted, MissingError, UsageError
-from tdsnn.files import file_error, sha256_of, write_atomic
+from tdsnn.files import file_error, sha256_of
 from tdsnn.kernels._library import NOTICE
 from tdsnn.paths import runs_dir
 from tdsnn.runtime import choose_device, environment
+from tdsnn.schema import WEIGHTS_FILE, Manifest
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.train.recipe import override
 from tdsnn.train.state import (
     CHECKPOINT,
-    OUTCOME,
     STATE,
+    Outcome,
     begun,
     check_settings,
     lock_of,
     read_settings,
+    write_outcome,
     write_settings,
 )
 from tdsnn.train.stopping import Stop
-from tdsnn.types import WEIGHTS_FILE, Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def train(
     watcher: Any,
     note: Callable[[str], None],
     auxiliary: str | Path | None = None,
-) -> dict[str, Any] | None:
+) -> Outcome | None:
     """Train a zoo entry and measure it on the held-out images; nothing here ever sees a test image.
 
     Args:
@@ -115,6 +115,8 @@ def _alone(folder: Path, manifest: Manifest, *, resume: bool) -> Iterator[None]:
     if not _is_main():
         yield
         return
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{folder}' is a file, so no run can be in it.", hint="Choose another --run-dir.")
     if resume:
         read_settings(folder)
     if begun(folder):
@@ -149,7 +151,7 @@ def _train(
     stop: Stop,
     watcher: Any,
     note: Callable[[str], None],
-) -> dict[str, Any] | None:
+) -> Outcome | None:
     from tdsnn.train import loop
     from tdsnn.train.images import accuracy
 
@@ -166,15 +168,15 @@ def _train(
     trainer.run(watcher)
     if not _is_main():
         return None
-    outcome = {
-        "name": manifest.name,
-        "held_out_accuracy": accuracy(trainer.model, held_out, device=trainer.device),
-        "n": len(held_out.labels),
-        "data_digests": {"train": rest.digest, "held_out": held_out.digest},
-        "cpu_seconds": round(trainer.cpu_seconds, 1),
-        "checkpoint": str(folder / CHECKPOINT),
-        "weights_sha256": sha256_of(folder / CHECKPOINT / WEIGHTS_FILE),
-        "environment": made_with,
-    }
-    write_atomic(folder / OUTCOME, (json.dumps(outcome, indent=2) + "\n").encode())
+    outcome = Outcome(
+        name=manifest.name,
+        held_out_accuracy=accuracy(trainer.model, held_out, device=trainer.device),
+        n=len(held_out.labels),
+        data_digests={"train": rest.digest, "held_out": held_out.digest},
+        cpu_seconds=round(trainer.cpu_seconds, 1),
+        checkpoint=str(folder / CHECKPOINT),
+        weights_sha256=sha256_of(folder / CHECKPOINT / WEIGHTS_FILE),
+        environment=made_with,
+    )
+    write_outcome(folder, outcome)
     return outcome

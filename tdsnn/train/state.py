@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from filelock import FileLock
+from msgspec import Meta
+from msgspec.structs import replace
 
+from tdsnn import manifest as manifests
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import read_json, write_atomic
-from tdsnn.types import Manifest, Recipe, Topography
+from tdsnn.results import digest_of
+from tdsnn.schema import Count, Manifest, Sha256, Share, Table, plain, split_options
+from tdsnn.topography.losses._base import complete
+from tdsnn.validation import check
 
 STATE = "state.pt"
 OUTCOME = "outcome.json"
@@ -35,40 +39,45 @@ def lock_of(folder: Path) -> FileLock:
     return FileLock(folder / ".lock", is_singleton=True)
 
 
-def read_outcome(folder: Path) -> dict[str, Any] | None:
+class Outcome(Table, frozen=True, kw_only=True):
+    """What a finished run says of itself, in ``outcome.json``."""
+
+    name: str
+    """Full name of the zoo entry."""
+    held_out_accuracy: Share | None = None
+    """Fraction of the held-out images; None of a run from before there were any."""
+    n: Count = 0
+    """Held-out images."""
+    data_digests: dict[str, str]
+    cpu_seconds: Annotated[float, Meta(ge=0, le=1e300)] | None = None
+    """Of all threads; None of a run that did not count them."""
+    checkpoint: str = ""
+    """Folder."""
+    weights_sha256: Sha256 | None = None
+    """Of the checkpoint; None of a run from before it was stated."""
+    environment: dict[str, Any]
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Say that a run is finished."""
+    write_atomic(folder / OUTCOME, (json.dumps(plain(outcome), indent=2) + "\n").encode())
+
+
+def read_outcome(folder: Path) -> Outcome | None:
     """What a finished run says of itself; None if it is not finished.
 
     Raises:
         IntegrityError: the file is damaged.
     """
     path = folder / OUTCOME
+    hint = f"Remove it, and --resume writes it again: rm '{path}'"
     try:
-        outcome = read_json(path)
-    except FileNotFoundError:
+        document = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise _damaged_outcome(path, str(error)) from error
-    if not isinstance(outcome, dict):
-        raise _damaged_outcome(path, "it is no JSON object")
-    for key, kind in _OUTCOME_KEYS.items():
-        if type(outcome.get(key)) is not kind:
-            raise _damaged_outcome(path, f"it needs a value of type {kind.__name__} for '{key}'")
-    # Runs of before there were held-out images have neither.
-    for key, highest in (("held_out_accuracy", 1.0), ("cpu_seconds", math.inf)):
-        value = outcome.setdefault(key, None)
-        if value is not None and not (type(value) in (int, float) and 0 <= value <= highest):
-            raise _damaged_outcome(path, f"'{key}' cannot be {value!r}")
-    return outcome
-
-
-_OUTCOME_KEYS: Mapping[str, type[Any]] = {"name": str, "data_digests": dict, "environment": dict}
-
-
-def _damaged_outcome(path: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"'{path}' is damaged: {reason}.",
-        hint=f"Remove it, and --resume writes it again: rm '{path}'",
-    )
+        raise IntegrityError(f"'{path}' is damaged: {error}.", hint=hint) from error
+    return check(document, Outcome, name=f"'{path}'", recorded=True, error=IntegrityError, hint=hint)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -86,38 +95,44 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def settings_of(manifest: Manifest) -> dict[str, Any]:
-    """Everything that decides the run, as plain JSON values."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(manifest)))
-    return plain
+    """All that decides the run, as plain values; the manifest has all options of its spatial loss."""
+    document = manifest.document()
+    return {part: document[part] for part in ("architecture", "arguments", "dataset", "topography", "recipe")}
+
+
+def settings_digest(manifest: Manifest) -> str:
+    """sha256 of :func:`settings_of`, 64 hex digits."""
+    return digest_of(settings_of(manifest))
 
 
 def write_settings(folder: Path, manifest: Manifest) -> None:
     """Keep the settings of a run beside its state."""
-    write_atomic(folder / SETTINGS, (json.dumps(settings_of(manifest), indent=2) + "\n").encode())
+    write_atomic(folder / SETTINGS, (json.dumps(manifest.document(), indent=2) + "\n").encode())
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Settings that a run began with, as :func:`settings_of`; fields newer than the run have their defaults.
+def read_settings(folder: Path) -> Manifest:
+    """Manifest that a run began with; fields that are newer than the run have their defaults.
 
     Raises:
         UsageError: there is no run.
         IntegrityError: the file is damaged.
     """
+    path = folder / SETTINGS
+    name, hint = f"'{path}'", "Start anew with another --run-dir."
     try:
-        stored: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        for part, record in (("topography", Topography()), ("recipe", Recipe())):
-            stored[part] = json.loads(json.dumps(dataclasses.asdict(record))) | stored[part]
-    except FileNotFoundError as error:
+        document = read_json(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"There is no run in {folder}, so there is nothing to resume.",
             hint="Leave --resume out to start one.",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(
-            f"The settings of the run in {folder} cannot be read ({error}).",
-            hint="Start anew with another --run-dir.",
-        ) from error
-    return stored
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{name} cannot be read: {error}.", hint=hint) from error
+    if isinstance(document, dict) and "topography" in document:
+        document["topography"] = split_options(document["topography"])
+    manifest = check(document, Manifest, name=name, recorded=True, error=IntegrityError, hint=hint)
+    topography = complete(manifest.topography, name=name, recorded=True, error=IntegrityError, hint=hint)
+    return replace(manifest, topography=topography)
 
 
 def check_settings(folder: Path, manifest: Manifest) -> None:
@@ -126,13 +141,21 @@ def check_settings(folder: Path, manifest: Manifest) -> None:
     Raises:
         UsageError: the recipe, topography or model differ from those the run began with.
     """
-    stored = read_settings(folder)
-    for part in ("architecture", "arguments", "dataset", "topography", "recipe"):
-        if stored.get(part) != settings_of(manifest)[part]:
-            raise UsageError(
-                f"The run in {folder} began with another {part} than '{manifest.name}' has here.",
-                hint="Give the same --set values, put them into the manifest, or choose another --run-dir.",
-            )
+    stored, here = settings_of(read_settings(folder)), settings_of(manifests.complete(manifest))
+    if stored != here:
+        path, then, now = _difference(stored, here)
+        raise UsageError(
+            f"The run in {folder} began with {then!r} for '{path}', but '{manifest.name}' has {now!r} here.",
+            hint="Give the same --set values, put them into the manifest, or choose another --run-dir.",
+        )
+
+
+def _difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any]:
+    """Dotted path of the first difference of two documents, and both values there."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        key = next(key for key in {**one, **other} if one.get(key) != other.get(key))
+        return _difference(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))
+    return path, one, other
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -163,7 +186,9 @@ def load_state(folder: Path) -> dict[str, Any]:
             hint="Leave --resume out to start the run.",
         )
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it is no table")
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise IntegrityError(
             f"The saved state {path} is damaged ({type(error).__name__}).",

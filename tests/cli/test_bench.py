@@ -18,7 +18,7 @@ from tdsnn.data._base import Split
 from tdsnn.files import sha256_of
 from tdsnn.manifest import write_release
 from tdsnn.models.sresnet18 import sresnet18
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 
 TOPO, TWIN = "tsresnet18.toy", "sresnet18.toy"
 N = 24

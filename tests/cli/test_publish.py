@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import run
 from hub_server import Fault, HubServer
+from msgspec.structs import replace
 from tiny import MANIFEST, NAME, measured, release_entry
 
 from tdsnn.manifest import load_release, write_release
-from tdsnn.types import Release
+from tdsnn.schema import Release
 
 TOKEN, READ_TOKEN = "hf_write_secret", "hf_read_secret"
 REPO = "alice/tiny"

@@ -7,21 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import run
 from hub_server import HubServer
+from msgspec.structs import replace
 from tiny import MANIFEST, NAME, measured, release_entry, tiny
 
 from tdsnn import store, verdicts, zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release
+from tdsnn.schema import WEIGHTS_FILE, Release
 from tdsnn.train import release as releases
 from tdsnn.train.state import OUTCOME
-from tdsnn.types import WEIGHTS_FILE, Release
 from tdsnn.verdicts import CleanVerdicts
 
 REPO = "alice/tiny"

@@ -16,7 +16,7 @@ from command import run
 from tdsnn import paths
 from tdsnn.files import sha256_of
 from tdsnn.manifest import write_release
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 
 NAME = "tsresnet18.fashion_mnist"
 FILES = {"config.json": b"{}", "model.safetensors": b"tensors"}

@@ -7,11 +7,12 @@ import torch
 from networks import network, pictures
 from torch import nn
 
+from tdsnn.errors import UsageError
 from tdsnn.models._base import Model, sheet_shapes
-from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, SpatialTerms
+from tdsnn.schema import TOPOGRAPHY_FIELDS, Topography
+from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, SpatialTerms, complete
 from tdsnn.topography.responses import record
 from tdsnn.topography.sheets import build_sheets
-from tdsnn.types import Topography
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -24,8 +25,7 @@ def loss(request: pytest.FixtureRequest, model: Model) -> SpatialLoss:
         window=min(1, model.timesteps - 1),
         clusters=3,
         cluster_units=12,
-        factor_h=2.0,
-        factor_w=2.0,
+        options={"factor_h": 2.0, "factor_w": 2.0} if request.param == "topoloss" else {},
     )
     return SPATIAL_LOSSES.load(request.param)(model, topography)
 
@@ -58,6 +58,17 @@ def test_it_reaches_the_weights_of_blocks_with_sheets(loss: SpatialLoss, model: 
         assert weight.grad is not None, layer
         assert weight.grad.isfinite().all(), layer
         assert weight.grad.abs().max() > 0, layer
+
+
+def test_its_options_have_defaults_and_take_nothing_else(loss: SpatialLoss) -> None:
+    name = type(loss).__module__.rpartition(".")[2]
+    completed = complete(Topography(loss=name), name="The manifest")
+    assert completed.options.keys() == set(type(loss).Options.__struct_fields__)
+    assert not completed.options.keys() & set(TOPOGRAPHY_FIELDS), "two meanings of one key of the table"
+    unknown = Topography(loss=name, options={"nonsense": 1})
+    with pytest.raises(UsageError, match=r"The manifest has an unknown key 'topography\.nonsense'"):
+        complete(unknown, name="The manifest")
+    assert complete(unknown, name="The settings", recorded=True) == completed
 
 
 def test_equal_seeds_give_equal_values(loss: SpatialLoss, model: Model) -> None:

@@ -9,9 +9,18 @@ import torch
 
 from tdsnn import paths, store, verdicts, zoo
 from tdsnn.files import sha256_of
-from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
+from tdsnn.manifest import (
+    complete,
+    entry_and_seed,
+    list_models,
+    load_release,
+    release_path,
+    resolve,
+    write_release,
+)
 from tdsnn.models._base import MODELS
 from tdsnn.registry import Registry
+from tdsnn.train.recipe import override
 from tdsnn.weights import read_checkpoint
 
 MODEL_NAMES = list_models()
@@ -60,6 +69,25 @@ def test_twin_differs_only_in_the_topographic_weights(name: str) -> None:
     if model.topographic:
         assert not twin.topographic, "a topographic model is shown beside one without a spatial loss"
         assert resolve(twin.twin).topographic or twin.twin == twin.name
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_a_training_would_take_the_manifest(name: str) -> None:
+    manifest = resolve(name)
+    checked = override(manifest, [])
+    assert checked == complete(manifest)
+    assert override(checked, []) == checked
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_writing_a_release_again_gives_the_same_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = load_release(name)
+    assert release is not None
+    before = release_path(name).read_bytes()
+    monkeypatch.setattr("tdsnn.manifest.release_path", lambda name: tmp_path / f"{name}.json")
+    assert write_release(release).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)

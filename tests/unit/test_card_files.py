@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from card_zoo import DATASET, LAYER, RELEASES, TOPO, build_pair, card, document, epoch, row
+from msgspec.structs import replace
 
 from tdsnn import zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release, resolve, write_release
 from tdsnn.report import cards
+from tdsnn.schema import FileRecord, Release
 from tdsnn.topography.sheets import build_sheets
 from tdsnn.train import release as releases
 from tdsnn.train.state import OUTCOME
-from tdsnn.types import FileRecord, Release
 from tdsnn.verdicts import CleanVerdicts
 from tests.networks import network
 
@@ -119,8 +121,8 @@ def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: p
     document(run / OUTCOME, outcome)
     log = "".join(json.dumps(line) + "\n" for line in release.provenance["epochs"])
     (run / releases.LOG).write_text(log, encoding="utf-8")
-    toys = replace(releases.DATASETS.load("digits"), title="Toys", shape=(1, 16, 16))
-    monkeypatch.setattr(type(releases.DATASETS), "load", lambda self, name: toys)
+    toys = dataclasses.replace(releases.DATASETS.load("digits"), title="Toys", shape=(1, 16, 16))
+    monkeypatch.setattr(releases, "DATASETS", SimpleNamespace(load=lambda name: toys))
     monkeypatch.setattr(releases, "load_split", lambda *names: None)
     monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
     monkeypatch.setattr(releases, "_measure", lambda *parts, results: (release.metrics, CLEAN))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdsnn.data._augment import augment, crop_padding, cutout_size
+from tdsnn.data._augment import _AUGMENTATIONS, augment, crop_padding, cutout_size
 from tdsnn.errors import UsageError
+from tdsnn.schema import Augmentation
 
-ALL = ("crop", "flip", "cutout")
+ALL = get_args(Augmentation)
+"""What a manifest may name."""
 
 batches = st.builds(
     lambda count, channels, height, width, seed: torch.randint(
@@ -23,6 +27,10 @@ batches = st.builds(
     st.integers(2, 40),
     st.integers(0, 2**31),
 )
+
+
+def test_manifests_may_name_all_that_there_are() -> None:
+    assert set(ALL) == set(_AUGMENTATIONS)
 
 
 def generator(seed: int) -> torch.Generator:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tdsnn import hub
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError
 from tdsnn.files import exclusive
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord
 
 NAME = "model.safetensors"
 CONTENT = hashlib.shake_128(b"weights").digest(300_000)

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from tdsnn import hub
 from tdsnn.files import exclusive
-from tdsnn.types import FileRecord
+from tdsnn.schema import FileRecord
 target = Path(sys.argv[2])
 record = FileRecord(path={NAME!r}, size=int(sys.argv[3]), sha256=sys.argv[4])
 with exclusive(target.parent):

@@ -12,7 +12,7 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"types", "errors", "progress"},
+    {"schema", "validation", "errors", "progress"},
     {"paths", "registry", "runtime", "files"},
     {"manifest", "hub", "weights", "results", "stats", "store", "topography", "kernels", "verdicts"},
     {"models", "data", "attacks", "metrics"},
@@ -24,7 +24,7 @@ KINDS = {"models", "data", "attacks", "metrics"}
 CONTRACT = "tdsnn.models._base"
 HUB_USERS = {"report/cards.py"}
 REPORT_USES = {
-    "types",
+    "schema",
     "errors",
     "paths",
     "registry",

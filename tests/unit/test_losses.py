@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
+from tdsnn.schema import Topography
 from tdsnn.topography.losses._base import gradient_shares, weigh
 from tdsnn.topography.losses.tdann import TDANN, absolute_loss, relative_loss
 from tdsnn.topography.losses.topoloss import TopoLoss, grid_shape, roughness
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
-from tdsnn.types import Topography
 
 
 def responses(units: int = 9, *, images: int = 14, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def sheets() -> dict[str, CorticalSheet]:
 
 @pytest.mark.parametrize("form", ["relative", "absolute"])
 def test_tdann_sums_layers_and_averages_clusters_and_time(form: str) -> None:
-    whole = Topography(loss="tdann", alpha=0.25, clusters=4, cluster_units=20, form=form)
+    whole = Topography(loss="tdann", alpha=0.25, clusters=4, cluster_units=20, options={"form": form})
     model = SimpleNamespace(sheets=sheets(), get_submodule=None)
     steps = {name: torch.rand(3, 12, *sheet.shape) for name, sheet in sheets().items()}
     mean = {name: output.mean(0, keepdim=True) for name, output in steps.items()}
@@ -127,7 +127,8 @@ def test_topoloss_equals_the_authors_package(
     monkeypatch.setitem(sys.modules, "torchtyping", names)
     authors = pytest.importorskip("topoloss")
     model = Network()
-    topography = Topography(loss="topoloss", alpha=2.5, factor_h=factors[0], factor_w=factors[1])
+    options = {"factor_h": factors[0], "factor_w": factors[1]}
+    topography = Topography(loss="topoloss", alpha=2.5, options=options)
     ours = TopoLoss(model, topography)({}, generator=torch.Generator())
     layers = [getattr(block, name) for block in model.layer1 for name in ("conv1", "conv2")] + [
         block.downsample[0] for block in model.layer1
@@ -156,7 +157,7 @@ def test_topoloss_is_low_where_neighbours_have_like_weights() -> None:
 def test_topoloss_refuses_what_it_cannot_blur() -> None:
     model = Network()
     with pytest.raises(UsageError, match=r"24 output channels of layer1\.0\.conv1 lie on a grid of 4 x 6"):
-        TopoLoss(model, Topography(alpha=1.0, factor_h=5.0))
+        TopoLoss(model, Topography(alpha=1.0, options={"factor_h": 5.0}))
     model.layer1[0].conv1 = nn.Conv2d(3, 7, 3)
     with pytest.raises(UsageError, match="grid of 1 x 7"):
         TopoLoss(model, Topography(alpha=1.0))
@@ -168,8 +169,8 @@ def test_topoloss_refuses_what_it_cannot_blur() -> None:
 def test_tdann_refuses_no_sheet_and_unknown_forms() -> None:
     with pytest.raises(UsageError, match="at least one cortical sheet"):
         TDANN(SimpleNamespace(sheets={}, get_submodule=None), Topography(alpha=1.0))
-    with pytest.raises(UsageError, match="Did you mean absolute"):
-        TDANN(Network(), Topography(alpha=1.0, form="absolut"))
+    with pytest.raises(UsageError, match="did you mean 'absolute'"):
+        TDANN(Network(), Topography(alpha=1.0, options={"form": "absolut"}))
 
 
 @pytest.mark.parametrize("loss", [TDANN, TopoLoss])

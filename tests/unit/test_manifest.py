@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.manifest import list_models, load_release, parse, release_path, resolve, write_release
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 
 GOOD = """
 summary = "A net."
@@ -63,22 +63,28 @@ def test_good_manifest() -> None:
         (
             'summary = "A net."',
             'sumary = "A net."',
-            "unknown key 'sumary' in the top level; did you mean 'summary'",
+            "unknown key 'sumary'; did you mean 'summary'",
         ),
-        ("lr = 0.1", "lrr = 0.1", "unknown key 'lrr' in .recipe.; did you mean 'lr'"),
-        ("alpha = 1", "gamma_ray = 1", "unknown key 'gamma_ray' in .topography.\\."),
-        ('name = "digits"', 'nam = "digits"', "unknown key 'nam' in .data.; did you mean 'name'"),
+        ("lr = 0.1", "lrr = 0.1", "unknown key 'recipe.lrr'; did you mean 'lr'"),
+        ('name = "digits"', 'nam = "digits"', "unknown key 'data.nam'; did you mean 'name'"),
         ('architecture = "net"', "", "lacks the key 'model.architecture'"),
         ('twin = "net.digits"', "", "lacks the key 'twin'"),
-        ("lr = 0.1", 'lr = "fast"', "needs a number for 'recipe.lr', not 'fast'"),
-        ("lr = 0.1", "lr = -0.1", "at least 0 for 'recipe.lr'"),
-        ("lr = 0.1", "lr = nan", "finite number"),
-        ("lr = 0.1", "epochs = 1.5", "needs a whole number for 'recipe.epochs'"),
-        ("lr = 0.1", "epochs = true", "needs a whole number for 'recipe.epochs'"),
-        ('["crop", "flip"]', '["crop", 3]', "needs a list of strings for 'recipe.augmentation'"),
+        ("lr = 0.1", 'lr = "fast"', "needs a number from 1e-08 to 100 for 'recipe.lr', not 'fast'"),
+        ("lr = 0.1", "lr = -0.1", "from 1e-08 to 100 for 'recipe.lr', not -0.1"),
+        ("lr = 0.1", "lr = nan", "for 'recipe.lr', not nan"),
+        ("lr = 0.1", "epochs = 1.5", "needs a whole number from 1 to 100000 for 'recipe.epochs', not 1.5"),
+        ("lr = 0.1", "epochs = 0", "needs a whole number from 1 to 100000 for 'recipe.epochs', not 0"),
+        ("lr = 0.1", "epochs = true", "for 'recipe.epochs', not True"),
+        (
+            "lr = 0.1",
+            'optimizer = "adam"',
+            "needs 'adamw', 'muon' or 'sgd' for 'recipe.optimizer', not 'adam'; did",
+        ),
+        ('["crop", "flip"]', '["crop", 3]', "for 'recipe.augmentation.1.', not 3"),
         ("default = true", "default = 1", "needs true or false for 'default'"),
-        ("alpha = 1", 'unit_mm = {"layer4.0" = "far"}', "a number for 'topography.unit_mm.layer4.0'"),
+        ("alpha = 1", 'unit_mm = {"layer4.0" = "far"}', "for 'topography.unit_mm.layer4.0', not 'far'"),
         ("alpha = 1", "unit_mm = 7", "needs a table for 'topography.unit_mm'"),
+        ("[topography]\nalpha = 1", "[[topography]]", r"needs a table for 'topography', not \[\{\}\]"),
         ("[data]", "[data", "is not valid TOML"),
     ],
 )
@@ -159,15 +165,26 @@ def test_release_round_trip_is_deterministic(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "not a release of schema 1"),
-        ({"extra": 1}, "not a release of schema 1"),
-        ({"name": "other"}, "it names 'other'"),
-        ({"hub": {"repo": "someone/net", "commit": "main"}}, "not 40 hex digits"),
-        ({"files": [{"path": "../x", "size": 1, "sha256": "a" * 64}]}, "leaves the checkpoint folder"),
-        ({"files": [{"path": "/etc/x", "size": 1, "sha256": "a" * 64}]}, "leaves the checkpoint folder"),
-        ({"files": [{"path": "x", "size": 1, "sha256": "A" * 64}]}, "size or sha256 of 'x'"),
-        ({"files": [{"path": "x", "size": -1, "sha256": "a" * 64}]}, "size or sha256 of 'x'"),
-        ({"files": [{"path": "x", "sha256": "a" * 64}]}, "damaged"),
+        ({"schema": 2}, "needs 1 for 'schema', not 2"),
+        ({"extra": 1}, "unknown key 'extra'"),
+        ({"name": "other"}, "names 'other'"),
+        ({"hub": {"repo": "someone/net", "commit": "main"}}, "a commit of 40 hex digits for 'hub.commit'"),
+        ({"hub": {"repo": "../net", "commit": "d" * 40}}, "'../net' cannot be the name of a repository"),
+        (
+            {"files": [{"path": "../x", "size": 1, "sha256": "a" * 64}]},
+            "does not leave the checkpoint folder",
+        ),
+        ({"files": [{"path": "/etc/x", "size": 1, "sha256": "a" * 64}]}, "does not leave the checkpoint"),
+        ({"files": [{"path": "x\n", "size": 1, "sha256": "a" * 64}]}, "does not leave the checkpoint"),
+        ({"files": [{"path": "x" * 201, "size": 1, "sha256": "a" * 64}]}, "does not leave the checkpoint"),
+        ({"files": [{"path": "x", "size": 1, "sha256": "A" * 64}]}, "for 'files.0..sha256'"),
+        ({"files": [{"path": "x", "size": -1, "sha256": "a" * 64}]}, "for 'files.0..size', not -1"),
+        ({"files": [{"path": "x", "sha256": "a" * 64}]}, "lacks the key 'files.0..size'"),
+        (
+            {"metrics": {"clean_accuracy": {"unit": "%", "value": "high"}}},
+            "for 'metrics.clean_accuracy.value'",
+        ),
+        ({"metrics": {"clean_accuracy": {"value": 3}}}, "lacks the key 'metrics.clean_accuracy.unit'"),
     ],
 )
 def test_damaged_release_is_refused(project: Path, change: dict[str, object], message: str) -> None:

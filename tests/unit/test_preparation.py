@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError, UsageError
@@ -47,7 +50,7 @@ def test_pre_optimised_sheets_come_from_the_twin_before_training(
     assert sheet.log["weights_sha256"] == "ab" * 32
     assert not torch.equal(sheet.positions, plain.positions)
     assert sorted(sheet.positions.tolist()) == sorted(plain.positions.tolist())
-    assert run.spatial is not None
+    assert run.objective.spatial is not None
     again = trainer(small(*PREPARED), tmp_path / "topo", split)
     assert torch.equal(again.model.sheets["layer1.0"].positions, sheet.positions)
 
@@ -70,6 +73,52 @@ def test_a_setting_scales_the_distances_of_a_layer() -> None:
 def test_an_auxiliary_network_of_another_shape_is_refused(tmp_path: Path, split: Split) -> None:
     with pytest.raises(UsageError, match=r"auxiliary network's 'layer1.0' gives \(16, 16, 16\)"):
         trainer(small(*PREPARED), tmp_path, split)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (("topography.sheet_seed=1",), "seed"),
+        (("topography.attempts_per_unit=3.0",), "number of attempts per unit"),
+    ],
+)
+def test_a_search_of_other_settings_is_not_taken_up(
+    tmp_path: Path, split: Split, twin: Model, changes: tuple[str, ...], part: str
+) -> None:
+    trainer(small(*PREPARED), tmp_path, split)
+    with pytest.raises(UsageError, match=rf"was made with another {part} \(") as caught:
+        trainer(small(*PREPARED, *changes), tmp_path, split)
+    assert "rm '" in caught.value.hint
+    trainer(small(*PREPARED, "topography.alpha=0.3"), tmp_path, split)  # asks for the same search
+
+
+def test_a_search_by_another_network_is_not_taken_up(tmp_path: Path, split: Split, twin: Model) -> None:
+    trainer(small(*PREPARED), tmp_path, split)
+    with torch.no_grad():
+        twin.conv1.weight.mul_(1.01)
+    with pytest.raises(UsageError, match="was made with another set of weights"):
+        trainer(small(*PREPARED), tmp_path, split)
+
+
+def test_a_search_from_before_there_was_an_origin_goes_on(tmp_path: Path, split: Split, twin: Model) -> None:
+    run = trainer(small(*PREPARED), tmp_path, split)
+    for path in (tmp_path / "positions").iterdir():
+        with safe_open(path, framework="pt") as file:
+            about, sites = file.metadata(), file.get_tensor("sites")
+        network = json.loads(about.pop("origin"))["network"]
+        save_file({"sites": sites}, path, metadata=about | {"source": json.dumps(network)})
+    again = trainer(small(*PREPARED), tmp_path, split)
+    assert torch.equal(again.model.sheets["layer1.0"].positions, run.model.sheets["layer1.0"].positions)
+    save_file({"sites": sites}, path, metadata=about | {"source": json.dumps(network | {"model": "other"})})
+    with pytest.raises(UsageError, match="was made with another network"):
+        trainer(small(*PREPARED), tmp_path, split)
+
+
+def test_the_loss_refuses_before_the_search(tmp_path: Path, split: Split, twin: Model) -> None:
+    factors = ("topography.beta=0", "topography.loss=topoloss", "topography.factor_h=9")
+    with pytest.raises(UsageError, match="cannot be reduced by 9"):
+        trainer(small(*PREPARED, *factors), tmp_path, split)
+    assert not (tmp_path / "positions").exists()
 
 
 def test_a_damaged_search_is_named(tmp_path: Path, split: Split, twin: Model) -> None:

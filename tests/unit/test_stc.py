@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdsnn.errors import UsageError
+from tdsnn.schema import Topography
 from tdsnn.topography.clusters import Clusters, gather, sample_clusters
 from tdsnn.topography.losses.stc import STC, lag_kernel, stc_terms
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
-from tdsnn.types import Topography
 
 
 def literal(
@@ -207,9 +207,9 @@ def test_loss_sums_layers_and_averages_clusters() -> None:
 def test_the_loss_uses_the_window_that_it_was_given() -> None:
     outputs = {k: (torch.rand(4, 12, *s.shape) < 0.3).float() for k, s in sheets().items()}
     flat, triangular = (
-        make_stc(Topography(alpha=1.0, beta=1.0, clusters=3, cluster_units=20, window_shape=shape))(
-            outputs, generator=torch.Generator().manual_seed(4)
-        ).parts
+        make_stc(
+            Topography(alpha=1.0, beta=1.0, clusters=3, cluster_units=20, options={"window_shape": shape})
+        )(outputs, generator=torch.Generator().manual_seed(4)).parts
         for shape in ("flat", "triangular")
     )
     assert flat["L_L"] == triangular["L_L"]

@@ -14,7 +14,7 @@ from tdsnn.bench.subjects import load_subjects
 from tdsnn.files import sha256_of
 from tdsnn.manifest import write_release
 from tdsnn.models.sresnet18 import sresnet18
-from tdsnn.types import FileRecord, Release
+from tdsnn.schema import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, read_checkpoint
 
 TOPO, TWIN = "tsresnet18.toy", "sresnet18.toy"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tdsnn.errors import UsageError
 from tdsnn.sweep import state
@@ -22,7 +23,7 @@ from tdsnn.sweep.state import (
     write_beat,
     write_failure,
 )
-from tdsnn.train.state import OUTCOME, STATE, write_settings
+from tdsnn.train.state import OUTCOME, STATE, settings_digest, write_settings
 from tests.sweeps import PAIR, write, zoo_folder
 
 BEAT_OF = (
@@ -58,35 +59,39 @@ def test_entries_seeds_and_settings_become_runs(zoo_folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names no runs"),
-        ("runs = 3", "needs a list for 'runs'"),
-        ("runs = [3]", "needs tables in runs"),
-        ("[[runs]]", "has a run without 'entry'"),
-        ("seed = [1]" + PAIR, "no key in the top level of a sweep called 'seed'. Did you mean seeds"),
-        (PAIR + "labels = 'x'", "Did you mean label"),
-        (PAIR + "label = 'a/b'", "cannot be part of a folder's name"),
-        (PAIR + "label = ''\nseeds = [-1]", "whole numbers from 0 to 999999 for 'seeds'"),
-        ("seeds = []" + PAIR, "whole numbers from 0 to 999999 for 'seeds'"),
-        ("seeds = [true]" + PAIR, "whole numbers from 0 to 999999 for 'seeds'"),
-        ("settings = [1]" + PAIR, "'settings'"),
-        ("settings = ['lr=fast']" + PAIR, "lr must be of type float"),
-        ("settings = ['epochs=0']" + PAIR, "epochs must lie in 1 to"),
-        ("settings = ['nonsense=0']" + PAIR, "no setting called 'nonsense'"),
+        ("", "lacks the key 'runs'"),
+        ("runs = 3", "a list of at least 1 value for 'runs', not 3"),
+        ("runs = []", "needs a list of at least 1 value for 'runs'"),
+        ("runs = [3]", "needs a table for 'runs[0]', not 3"),
+        ("[[runs]]", "lacks the key 'runs[0].entry'"),
+        ("seed = [1]" + PAIR, "has an unknown key 'seed'; did you mean 'seeds'?"),
+        (PAIR + "labels = 'x'", "unknown key 'runs[1].labels'; did you mean 'label'?"),
+        (
+            PAIR + "label = 'a/b'",
+            "a label that can be part of a folder's name for 'runs[1].label', not 'a/b'",
+        ),
+        (PAIR + "label = ''\nseeds = [-1]", "number from 0 to 999999 for 'runs[1].seeds[0]', not -1"),
+        ("seeds = []" + PAIR, "a list of at least 1 value for 'seeds', not []"),
+        ("seeds = [true]" + PAIR, "number from 0 to 999999 for 'seeds[0]', not True"),
+        ("settings = [1]" + PAIR, "needs a string for 'settings[0]', not 1"),
+        ("settings = ['lr=fast']" + PAIR, "for 'recipe.lr', not 'fast'"),
+        ("settings = ['epochs=0']" + PAIR, "for 'recipe.epochs', not 0"),
+        ("settings = ['nonsense=0']" + PAIR, "unknown key 'recipe.nonsense'"),
         ("settings = ['seed=5']" + PAIR, "sets 'seed=5'"),
         ("settings = ['topography.sheet_seed=5']" + PAIR, "sets 'topography.sheet_seed=5'"),
-        ("settings = ['augmentation=[1]']" + PAIR, "augmentation must be of type tuple"),
-        ("settings = ['augmentation=[\"spin\"]']" + PAIR, "no augmentation called 'spin'"),
+        ("settings = ['augmentation=[1]']" + PAIR, "for 'recipe.augmentation[0]', not 1"),
+        ("settings = ['augmentation=[\"spin\"]']" + PAIR, "for 'recipe.augmentation[0]', not 'spin'"),
         ("settings = ['topography.loss=foo']" + PAIR, "no spatial loss called 'foo'"),
-        ("settings = ['model.width=a']" + PAIR, "width must be of type int, not 'a'"),
-        ("settings = ['model.width.x=3']" + PAIR, "'width' has no parts such as 'x'"),
-        ("settings = ['model.neuron=1']" + PAIR, "neuron must be of type dict"),
-        ("settings = ['lr=1" + 400 * "0" + "']" + PAIR, "lr is too large a number"),
-        ("seeds = [1000000]" + PAIR, "whole numbers from 0 to 999999 for 'seeds'"),
+        ("settings = ['model.width=a']" + PAIR, "a whole number for 'model.arguments.width', not 'a'"),
+        ("settings = ['model.width.x=3']" + PAIR, "'model.width' has no parts such as 'x'"),
+        ("settings = ['model.neuron=1']" + PAIR, "a table for 'model.arguments.neuron', not 1"),
+        ("settings = ['lr=1" + 400 * "0" + "']" + PAIR, "for 'recipe.lr', not 1000"),
+        ("seeds = [1000000]" + PAIR, "for 'seeds[0]', not 1000000"),
         (PAIR.replace("topo.digits", "topo.digits-s1"), "names 'topo.digits-s1', a seed"),
         ("settings = ['topography.alpha=0.1']" + PAIR, "needs the weights of its twin"),
         (PAIR.replace("topo", "tropo"), "Did you mean topo.digits"),
         (PAIR + PAIR.replace('summary = "A pair."', ""), "two runs called 'topo.digits'"),
-        ("summary = 3", "needs a string for 'summary'"),
+        ("summary = 3" + PAIR.replace('summary = "A pair."', ""), "needs a string for 'summary'"),
         ("[[runs", "cannot be read"),
         ('[[runs]]\nentry = "topo.digits"', "needs the weights of its twin 'plain.digits'"),
         (PAIR + "settings = ['epochs=3']", "needs the weights of its twin"),
@@ -113,7 +118,7 @@ def test_a_folder_of_other_settings_is_refused(zoo_folder: Path, tmp_path: Path)
     read_sweep(other)  # nothing was made of them yet
     (run.folder / STATE).touch()
     read_sweep(write(tmp_path, PAIR))
-    with pytest.raises(UsageError, match="began with another recipe"):
+    with pytest.raises(UsageError, match=r"began with 1 for 'recipe\.epochs'"):
         read_sweep(write(tmp_path, "settings = ['epochs=3']" + PAIR))
 
 
@@ -179,6 +184,18 @@ def test_a_damaged_file_fails_its_run_and_no_other(
     assert failure is not None
     assert str(run.folder / name) in failure.sentence
     assert f"rm '{run.folder / name}'" in failure.hint
+
+
+def test_a_failure_under_other_settings_does_not_count(zoo_folder: Path, tmp_path: Path) -> None:
+    run = read_sweep(write(tmp_path, PAIR)).runs[1]
+    failure = Failure(sentence="It broke.", hint="", exit_code=1, settings=settings_digest(run.manifest))
+    write_failure(run.folder, failure)
+    assert read_states([run])[run.name].kind == "failed"
+    other = read_sweep(write(tmp_path, "settings = ['lr=1e-3']" + PAIR)).runs[1]
+    assert other.folder == run.folder
+    assert read_states([other])[run.name].kind == "queued"
+    write_failure(run.folder, replace(failure, settings=""))  # it does not say under which
+    assert read_states([other])[run.name].kind == "failed"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1, "0.5", True])

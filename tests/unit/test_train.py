@@ -10,22 +10,28 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from msgspec.structs import replace
 
 from tdsnn import zoo
 from tdsnn.cli.train import describe
 from tdsnn.data._base import Split
-from tdsnn.errors import GateError, IntegrityError, UsageError
+from tdsnn.errors import GateError, IntegrityError, TdsnnError, UsageError
 from tdsnn.kernels._library import library
-from tdsnn.manifest import resolve
-from tdsnn.train import objective, release
+from tdsnn.schema import Recipe
+from tdsnn.train import objective, release, session
 from tdsnn.train._draws import batches
 from tdsnn.train.loop import LOG, Trainer
 from tdsnn.train.optim import build_optimizer, set_lr
-from tdsnn.train.recipe import override
-from tdsnn.train.state import SETTINGS, STATE, check_settings, load_state, write_settings
-from tdsnn.types import Recipe
+from tdsnn.train.state import (
+    SETTINGS,
+    STATE,
+    check_settings,
+    load_state,
+    save_state,
+    write_settings,
+)
 from tdsnn.weights import read_checkpoint
-from tests.training import Quiet, make_split, small, trainer
+from tests.training import SMALL, Quiet, make_split, small, trainer
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -164,7 +170,7 @@ def test_other_spatial_losses_train_on_the_outputs_that_they_need(
 ) -> None:
     asked, real = [], objective.record
     one = ("topography.alpha=5", "topography.beta=0", "topography.warmup_epochs=0")
-    factors = ("topography.factor_h=2", "topography.factor_w=2")
+    factors = ("topography.factor_h=2", "topography.factor_w=2") if loss == "topoloss" else ()
     run = trainer(small(f"topography.loss={loss}", *one, *factors), tmp_path, split)
     monkeypatch.setattr(
         objective, "record", lambda model, layers: asked.append(len(layers)) or real(model, layers)
@@ -192,59 +198,83 @@ def test_biases_are_not_decayed() -> None:
     ]
 
 
-def test_settings_are_typed() -> None:
-    changed = override(
-        resolve("tsresnet18"), ["lr=1", "topography.alpha=0.25", "model.width=8", "optimizer=sgd"]
-    )
-    assert (changed.recipe.lr, changed.topography.alpha) == (1.0, 0.25)
-    assert (changed.arguments["width"], changed.recipe.optimizer) == (8, "sgd")
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("lr", "key=value"),
-        ("learning_rate=1", "no setting called 'learning_rate'"),
-        ("epoch=3", "Did you mean epochs"),
-        ("lr=fast", "type float"),
-        ("batch_size=1.5", "type int"),
-        ("epochs=0", "1 to 100000"),
-        ("lr=-1", "lr must lie in"),
-        ("optimizer=adam", "Did you mean adamw"),
-        ("model.widht=8", "Did you mean width"),
-        ("topo.alpha=1", "no section called 'topo'"),
-        ("topography.window_shape=triangle", "Did you mean triangular"),
-        ("topography.form=relativ", "Did you mean relative"),
-        ("topography.factor_h=0.5", "factor_h must lie in 1 to 1000"),
-    ],
-)
-def test_wrong_settings_are_refused(setting: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        override(resolve("tsresnet18"), [setting])
-
-
 def test_resume_refuses_other_settings_and_damage(tmp_path: Path) -> None:
     manifest = small()
     with pytest.raises(UsageError, match="nothing to resume"):
         load_state(tmp_path)
     write_settings(tmp_path, manifest)
     check_settings(tmp_path, manifest)
-    other = dataclasses.replace(manifest, recipe=dataclasses.replace(manifest.recipe, lr=0.5))
-    with pytest.raises(UsageError, match="another recipe"):
+    other = replace(manifest, recipe=replace(manifest.recipe, lr=0.5))
+    with pytest.raises(UsageError, match=r"began with 0\.003 for 'recipe\.lr', but .* has 0\.5 here"):
         check_settings(tmp_path, other)
     stored = json.loads((tmp_path / SETTINGS).read_text())
     del stored["topography"]["window_shape"], stored["recipe"]["bn_batches"]
     (tmp_path / SETTINGS).write_text(json.dumps(stored))
     check_settings(tmp_path, small("bn_batches=0"))  # a run that began before there were these settings
-    with pytest.raises(UsageError, match="another topography"):
+    with pytest.raises(UsageError, match=r"for 'topography\.window_shape'"):
         check_settings(tmp_path, small("bn_batches=0", "topography.window_shape=triangular"))
-    for damaged in ("[]", "{"):
+    for damaged, message in (("[]", "needs a table"), ("{", "cannot be read"), ("{}", "lacks the key")):
         (tmp_path / SETTINGS).write_text(damaged)
-        with pytest.raises(IntegrityError, match="cannot be read"):
+        with pytest.raises(IntegrityError, match=message):
             check_settings(tmp_path, manifest)
     (tmp_path / STATE).write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(IntegrityError, match="damaged"):
         load_state(tmp_path)
+    torch.save([1], tmp_path / STATE)
+    with pytest.raises(IntegrityError, match="damaged"):
+        load_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("set of settings", "0" * 64),
+        ("set of training images", "0" * 64),
+        ("set of held-out images", "0" * 64),
+        ("network that arranged the sheets", "0" * 64),
+        ("number of processes", 2),
+    ],
+)
+def test_a_state_of_another_run_is_not_taken_up(tmp_path: Path, part: str, value: object) -> None:
+    split = dataclasses.replace(make_split(), digest="1" * 64)
+    run = trainer(small(), tmp_path, split)
+    run.run(Quiet(), stop_after=1)
+    state = load_state(tmp_path)
+    assert part in state["origin"]
+    save_state(tmp_path, state | {"origin": {**state["origin"], part: value}})
+    with pytest.raises(UsageError, match=f"was made with another {part} ") as caught:
+        run.resume()
+    assert STATE in caught.value.message
+    save_state(tmp_path, {key: kept for key, kept in state.items() if key != "origin"})
+    run.resume()  # a run of before there was one
+    assert run.position.step == 1
+
+
+def test_a_run_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(folder: Path | None, *, resume: bool = False) -> None:
+        session.train(
+            "tsresnet18",
+            settings=SMALL,
+            resume=resume,
+            device="cpu",
+            run_dir=folder,
+            watcher=Quiet(),
+            note=lambda text: None,
+        )
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="file' is a file, so no run can be in it"):
+            start(file, resume=resume)
+    with pytest.raises(TdsnnError, match="could not be written: Not a directory"):
+        start(file / "below")
+    with pytest.raises(UsageError, match="nothing to resume"):
+        start(file / "below", resume=True)
+    assert file.read_text() == "mine"
+    monkeypatch.chdir("/proc")  # nobody may write there, not even root
+    with pytest.raises(TdsnnError, match=r"'runs/tsresnet18\.fashion_mnist' could not be written"):
+        start(None)
 
 
 def test_a_penalty_on_firing_rates_lowers_them(tmp_path: Path, split: Split) -> None:

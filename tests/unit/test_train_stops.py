@@ -31,7 +31,7 @@ DIGITS = [
 WRAPPER = """
 import signal
 import sys
-from dataclasses import replace
+from msgspec.structs import replace
 from tdsnn import manifest
 from tdsnn.cli.main import main
 # Jobs in the background of a script ignore Ctrl-C, and all that they start.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from safetensors.numpy import save
 from seed_zoo import TOPO, TWIN, judged, release, right, write_manifest
 
 from tdsnn import verdicts
 from tdsnn.errors import IntegrityError
 from tdsnn.manifest import seeded
-from tdsnn.types import Release
+from tdsnn.schema import Release
 from tdsnn.verdicts import CleanVerdicts
 
 

@@ -28,7 +28,15 @@ CONFIG = CheckpointConfig(
     arguments={"width": 2},
     dataset="digits",
     timesteps=4,
-    sheets={"layer1.0": {"shape": [1, 2, 1]}},
+    sheets={
+        "layer1.0": {
+            "shape": [1, 2, 1],
+            "size_mm": 2.0,
+            "neighbourhood_mm": 1.0,
+            "seed": 0,
+            "preparation": "retinotopic",
+        }
+    },
 )
 
 
@@ -132,11 +140,17 @@ def test_missing_file(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda document: document.update(schema=2), "schema 1"),
+        (lambda document: document.update(schema=2), "needs 1 for 'schema', not 2"),
         (lambda document: document.pop("timesteps"), "lacks the key 'timesteps'"),
-        (lambda document: document.update(extra=1), "unexpected key 'extra'"),
-        (lambda document: document.update(timesteps="4"), "type int for 'timesteps'"),
-        (lambda document: document["weights"].pop("sha256"), "lacks the key 'sha256'"),
+        (lambda document: document.update(extra=1), "unknown key 'extra'"),
+        (
+            lambda document: document.update(timesteps="4"),
+            "a whole number of at least 1 for 'timesteps', not '4'",
+        ),
+        (lambda document: document["weights"].pop("sha256"), "lacks the key 'weights.sha256'"),
+        (lambda document: document["sheets"]["layer1.0"].pop("size_mm"), "key 'sheets.layer1.0.size_mm'"),
+        (lambda document: document["sheets"]["layer1.0"].update(unit_mm="far"), "'sheets.layer1.0.unit_mm'"),
+        (lambda document: document["sheets"]["layer1.0"].update(shape=[1, 2]), "a list of 3 values for"),
         (lambda document: document.update(sheets={}), "sheet of layer 'layer1.0' in only one"),
     ],
 )

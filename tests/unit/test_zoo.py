@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from tiny import NAME, Tiny, install, release, tiny
 
 from tdsnn import hub, store, zoo
@@ -198,7 +199,7 @@ def test_release_without_any_place(embedded: Path) -> None:
 
 def test_release_must_list_both_files(embedded: Path) -> None:
     listed = release(embedded)
-    write_release(replace(listed, files=listed.files[:1]))
+    write_release(structs.replace(listed, files=listed.files[:1]))
     with pytest.raises(IntegrityError, match=f"does not list {WEIGHTS_FILE}"):
         zoo.load("tiny")
 
@@ -207,23 +208,41 @@ def test_release_must_list_both_files(embedded: Path) -> None:
     ("change", "message"),
     [
         ({"arguments": {"hidden": 4}}, "'conv.weight' .* needs"),
-        ({"arguments": {"depth": 4}}, "does not fit tiny"),
-        ({"sheets": {"conv": {"shape": [3, 2, 2]}}}, "describes the sheet of 'conv' badly"),
+        ({"arguments": {"depth": 4}}, "unknown key 'arguments.depth'"),
+        ({"arguments": {"hidden": "three"}}, "a whole number for 'arguments.hidden', not 'three'"),
+        ({"arguments": {"hidden": -1}}, "does not fit tiny: "),
+        ({"arguments": {}}, "lacks the key 'arguments.hidden'"),
+        ({"architecture": "tinny"}, "no architecture called 'tinny'"),
+        ({"sheets": {"conv": {"shape": [3, 2, 2]}}}, "lacks the key 'sheets.conv."),
     ],
 )
-def test_config_that_does_not_fit(embedded: Path, change: dict[str, Any], message: str) -> None:
-    path = embedded / CONFIG_FILE
+def test_config_that_does_not_fit(
+    embedded: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    folder = shutil.copytree(embedded, tmp_path / "copy")
+    path = folder / CONFIG_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(IntegrityError, match=message):
-        zoo.load(embedded)
+        zoo.load(folder)
 
 
-def test_sheet_of_an_unknown_layer(embedded: Path) -> None:
+def test_a_changed_config_is_not_the_entry_any_more(embedded: Path) -> None:
+    """Weights say little of what they do without the arguments beside them."""
+    path = embedded / CONFIG_FILE
+    changed = path.read_text().replace('"size_mm": 2.0', '"size_mm": 2.5')
+    assert changed != path.read_text()
+    path.write_text(changed)
+    for name in ("tiny", embedded):
+        with pytest.raises(IntegrityError, match=f"{CONFIG_FILE}' is altered"):
+            zoo.load(name)
+
+
+def test_sheet_of_an_unknown_layer(embedded: Path, tmp_path: Path) -> None:
     model = tiny()
     model.sheets = {"norm": model.sheets["conv"]}
-    zoo.save(model, embedded, name=NAME, dataset="digits")
+    zoo.save(model, tmp_path / "other", name=NAME, dataset="digits")
     with pytest.raises(IntegrityError, match="sheet for 'norm', which tiny does not have"):
-        zoo.load(embedded)
+        zoo.load(tmp_path / "other")
 
 
 def test_unknown_device(embedded: Path) -> None:

@@ -1,24 +1,28 @@
 """What a spatial loss is, and the registry that a manifest's ``loss`` names.
 
-A loss is one file of this folder: a class that is built from the network and the manifest's ``[topography]``
-and that, when called, gives :func:`weigh` of its terms. ``topoloss.py`` is an example on weights, and
-``tdann.py`` one on outputs.
+A loss is one file of this folder: a :class:`SpatialLoss` that, when called, gives :func:`weigh` of its terms,
+and declares the options that it takes. ``topoloss.py`` is an example on weights, ``tdann.py`` one on outputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
-from tdsnn.errors import UsageError
+from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.registry import Registry
+from tdsnn.schema import TOPOGRAPHY_FIELDS, Table, Topography, plain
 from tdsnn.topography.clusters import Clusters, sample_clusters
 from tdsnn.topography.sheets import CorticalSheet
-from tdsnn.types import Topography
+from tdsnn.validation import check
+
+OptionsOf = TypeVar("OptionsOf", bound=Table)
 
 
 class Sheeted(Protocol):
@@ -45,22 +49,86 @@ class SpatialTerms(NamedTuple):
     """(), for the log: the terms before weighting and what else is worth a look, without graph."""
 
 
-class SpatialLoss(Protocol):
-    """Loss of one batch."""
+class SpatialLoss(ABC):
+    """Loss of one batch, built from the network and the manifest's ``[topography]``."""
 
-    compiled: bool
+    Options: ClassVar[type[Table]] = Table
+    """What the table holds for this loss alone; a frozen keyword-only :class:`~tdsnn.schema.Table`."""
+    timing: ClassVar[bool] = False
+    """Whether it has a spike-timing term, weighted by ``beta``, over lags up to ``window``."""
+    compiled: bool = False
     """Whether the compiled operators may run on CPU; False until somebody sets it."""
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] = ()
     """Modules whose outputs are recorded for the loss; empty for a loss on the weights."""
 
+    @abstractmethod
+    def __init__(self, model: Sheeted, topography: Topography) -> None: ...
+
+    @abstractmethod
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
         """``outputs``: layer name to (T, B, C, H, W); ``generator`` draws what the loss samples."""
-        ...
+
+    @classmethod
+    def check(cls, topography: Topography, *, timesteps: int) -> None:
+        """Refuse what the loss cannot train a network of ``timesteps`` steps with, before one is built.
+
+        Raises:
+            UsageError: a ``beta`` without a term that it is for, or a window as long as the steps.
+        """
+        if not cls.timing:
+            alpha_alone(topography)
+        elif topography.window >= timesteps:
+            raise UsageError(
+                f"The spatial loss '{topography.loss}' needs a whole number from 0 to {timesteps - 1} for "
+                f"'topography.window' with {timesteps} time steps, not {topography.window}.",
+                hint=f"Give --set topography.window={timesteps - 1}, or more with --set model.timesteps",
+            )
 
 
-SPATIAL_LOSSES: Registry[Callable[[Sheeted, Topography], SpatialLoss]] = Registry(
+SPATIAL_LOSSES: Registry[type[SpatialLoss]] = Registry(
     "spatial loss", "tdsnn.topography.losses", "ls tdsnn/topography/losses"
 )
+
+
+def complete(
+    topography: Topography,
+    *,
+    name: str,
+    hint: str = "",
+    recorded: bool = False,
+    error: type[TdsnnError] = UsageError,
+) -> Topography:
+    """With all options of the named loss, checked; those that are not stated have their defaults.
+
+    Args:
+        name, hint, recorded, error: of the document, as of :func:`tdsnn.validation.check`. What was recorded
+            may hold options of other losses.
+
+    Raises:
+        UsageError: no such loss.
+        error: an option that the loss does not take, or of another type, out of range or no choice.
+    """
+    kind = SPATIAL_LOSSES.load(topography.loss).Options
+    options = check(
+        topography.options,
+        kind,
+        name=name,
+        at="topography",
+        also_known=TOPOGRAPHY_FIELDS,
+        recorded=recorded,
+        error=error,
+        hint=hint,
+    )
+    return replace(topography, options=plain(options))
+
+
+def read_options(topography: Topography, kind: type[OptionsOf]) -> OptionsOf:
+    """The options of a topography as those of one loss.
+
+    Raises:
+        UsageError: an option that it does not take.
+    """
+    return check(topography.options, kind, name=f"The topography of '{topography.loss}'", at="topography")
 
 
 def weigh(

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
+from tdsnn.schema import Table, Topography
 from tdsnn.topography.clusters import gather
 from tdsnn.topography.correlation import FLAT, pair_correlation
-from tdsnn.topography.losses._base import Sheeted, SpatialTerms, draw_clusters, weigh
-from tdsnn.types import Topography
+from tdsnn.topography.losses._base import (
+    Sheeted,
+    SpatialLoss,
+    SpatialTerms,
+    draw_clusters,
+    read_options,
+    weigh,
+)
 
 __all__ = ["STC"]
+
+
+class STCOptions(Table, frozen=True, kw_only=True):
+    """What ``[topography]`` holds for this loss."""
+
+    window_shape: Literal["flat", "triangular"] = "flat"
+    """How the lags count: ``flat`` (the paper) or ``triangular``, which keeps |r_CCG| <= 1."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +51,21 @@ class STCTerms:
     masked: Tensor
 
 
-class STC:
+class STC(SpatialLoss):
     """STC loss over the sheets of a network.
 
     L = sum over layers of the mean over M clusters of alpha L_L + beta L_S, with L = (1 - P) / 2.
 
     Args:
         model: has the sheets.
-        topography: weights, window, number and size of the clusters.
+        topography: weights, window and its shape, number and size of the clusters.
 
     Raises:
-        UsageError: no sheet.
+        UsageError: no sheet, or another option.
     """
+
+    Options = STCOptions
+    timing = True
 
     def __init__(self, model: Sheeted, topography: Topography) -> None:
         if not model.sheets:
@@ -56,7 +73,7 @@ class STC:
         self.sheets = model.sheets
         self.layers = tuple(model.sheets)
         self.topography = topography
-        self.compiled = False
+        self.window_shape = read_options(topography, STCOptions).window_shape
 
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
         """Loss of one batch: L_L and L_S, and the fraction of silent pairs.
@@ -89,7 +106,7 @@ class STC:
                 torch.cat([spikes[i] for i in same]),
                 torch.cat([proximity[i] for i in same]),
                 window=self.topography.window,
-                shape=self.topography.window_shape,
+                shape=self.window_shape,
             )
             for place, index in enumerate(same):
                 terms[index] = _part(stacked, place, self.topography.clusters)

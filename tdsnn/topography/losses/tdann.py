@@ -6,22 +6,36 @@ For networks without spikes; of a network with several time steps it sees the me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tdsnn.errors import UsageError
-from tdsnn.registry import suggest
+from tdsnn.schema import Table, Topography
 from tdsnn.topography.clusters import gather
 from tdsnn.topography.correlation import FLAT, pair_correlation
-from tdsnn.topography.losses._base import Sheeted, SpatialTerms, alpha_alone, draw_clusters, weigh
-from tdsnn.types import Topography
+from tdsnn.topography.losses._base import (
+    Sheeted,
+    SpatialLoss,
+    SpatialTerms,
+    alpha_alone,
+    draw_clusters,
+    read_options,
+    weigh,
+)
 
 __all__ = ["TDANN"]
 
 
-class TDANN:
+class TDANNOptions(Table, frozen=True, kw_only=True):
+    """What ``[topography]`` holds for this loss."""
+
+    form: Literal["relative", "absolute"] = "relative"
+    """What is asked of similarity: ``relative`` (to follow proximity) or ``absolute`` (to equal it)."""
+
+
+class TDANN(SpatialLoss):
     """L = alpha times the sum over layers of the mean over M clusters of one of two forms.
 
     ``relative`` is (1 - P) / 2, where P is Pearson's correlation, over the pairs of a cluster, between
@@ -33,19 +47,19 @@ class TDANN:
         topography: alpha, number and size of the clusters, and the form.
 
     Raises:
-        UsageError: no sheet, an unknown form, or a ``beta``.
+        UsageError: no sheet, another option or form, or a ``beta``.
     """
+
+    Options = TDANNOptions
 
     def __init__(self, model: Sheeted, topography: Topography) -> None:
         if not model.sheets:
             raise UsageError("The TDANN loss needs at least one cortical sheet.")
-        if topography.form not in _FORMS:
-            raise suggest(topography.form, _FORMS, kind="form of tdann", command="tdsnn-zoo train -h")
+        self.form = _FORMS[read_options(topography, TDANNOptions).form]
         self.alpha = alpha_alone(topography)
         self.sheets = model.sheets
         self.layers = tuple(model.sheets)
         self.topography = topography
-        self.compiled = False
 
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
         """Loss of one batch.
@@ -54,12 +68,11 @@ class TDANN:
             outputs: layer name to (T, B, C, H, W).
             generator: CPU generator that draws the clusters.
         """
-        form = _FORMS[self.topography.form]
         losses, masked = [], []
         for layer, sheet in self.sheets.items():
             clusters = draw_clusters(sheet, self.topography, generator=generator)
             responses = gather(outputs[layer], clusters, compiled=self.compiled).mean(1)
-            loss, kept = form(responses, clusters.proximity.to(responses.device))
+            loss, kept = self.form(responses, clusters.proximity.to(responses.device))
             units = clusters.units.shape[1]
             losses.append(loss.mean())
             masked.append(1.0 - (kept * (kept - 1)).mean() / (units * (units - 1)))

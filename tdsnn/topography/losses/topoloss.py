@@ -7,19 +7,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tdsnn.errors import UsageError
-from tdsnn.topography.losses._base import Sheeted, SpatialTerms, alpha_alone, weigh
-from tdsnn.types import Topography
+from tdsnn.schema import Table, Topography
+from tdsnn.topography.losses._base import (
+    Sheeted,
+    SpatialLoss,
+    SpatialTerms,
+    alpha_alone,
+    read_options,
+    weigh,
+)
 
 __all__ = ["TopoLoss"]
 
 
-class TopoLoss:
+Factor = Annotated[float, Meta(ge=1, le=1_000)]
+
+
+class TopoLossOptions(Table, frozen=True, kw_only=True):
+    """What ``[topography]`` holds for this loss.
+
+    By how much the grid of a layer's units is reduced before it is enlarged again; 3 and 8 are the values of
+    its authors' examples (github.com/murtylab/topoloss).
+    """
+
+    factor_h: Factor = 3.0
+    factor_w: Factor = 3.0
+
+
+class TopoLoss(SpatialLoss):
     """L = alpha times the mean, over the convolutions inside the sheet layers, of :func:`roughness`.
 
     All convolutions of a residual block count, as in the paper. A 1x1 convolution in its shortcut is one of
@@ -30,15 +53,15 @@ class TopoLoss:
         topography: ``alpha`` (the paper's tau), ``factor_h`` and ``factor_w``; nothing else is used.
 
     Raises:
-        UsageError: no convolution, a grid too small for the factors, or a ``beta``.
+        UsageError: no convolution, another option, a grid too small for the factors, or a ``beta``.
     """
 
-    compiled = False
-    layers: tuple[str, ...] = ()
+    Options = TopoLossOptions
 
     def __init__(self, model: Sheeted, topography: Topography) -> None:
         self.alpha = alpha_alone(topography)
-        self.factors = topography.factor_h, topography.factor_w
+        options = read_options(topography, TopoLossOptions)
+        self.factors = options.factor_h, options.factor_w
         self.convolutions = {
             f"{layer}.{name}".removesuffix("."): module
             for layer in model.sheets
