@@ -26,7 +26,8 @@ def read_model(folder: Path) -> tuple[Model, CheckpointConfig]:
     # First without memory: a strange config.json could ask for more than there is.
     with torch.device("meta"):
         check_state(checkpoint.state, _build(config, folder).state_dict(), source=folder)
-    model = _build(config, folder)
+    with torch.device("cpu"):  # whatever the default device is
+        model = _build(config, folder)
     model.load_state_dict(checkpoint.state)
     _attach_sheets(model, config.sheets, checkpoint.positions, folder)
     model.dataset = config.dataset
@@ -56,7 +57,7 @@ def _build(config: CheckpointConfig, folder: Path) -> Model:
             hint="A newer tdsnn-zoo may know it: pip install --upgrade tdsnn-zoo",
         ) from error
     try:
-        return builder(**config.arguments)
+        return builder(**config.arguments).float()  # whatever the default type is
     except (UsageError, TypeError, ValueError, RuntimeError, LookupError) as error:
         raise IntegrityError(
             f"'{folder / CONFIG_FILE}' does not fit {config.architecture}: {str(error).splitlines()[0]}."
