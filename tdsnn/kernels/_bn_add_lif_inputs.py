@@ -96,7 +96,7 @@ class _Problem(ctypes.Structure):
 def contiguous(arguments: Sequence[Any]) -> Inputs:
     """The arguments as the C++ code takes them."""
     laid_out: list[Any] = [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
-    return Inputs(*laid_out)
+    return Inputs._make(laid_out)
 
 
 def problem(inputs: Inputs) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # Untyped, because PyTorch does not annotate its methods.
 _NAMESPACE: Any = torch.library.Library("tdsnn", "DEF")  # type: ignore[no-untyped-call]
@@ -31,9 +32,15 @@ def define(
     _NAMESPACE.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _NAMESPACE.impl(name, cpu, "CPU")
     torch.library.register_fake(f"tdsnn::{name}", fake, lib=_NAMESPACE)
-    if function is not None:
-        _NAMESPACE.impl(name, lambda *arguments: function.apply(*arguments), "Autograd")
     operator: torch._ops.OpOverload = getattr(torch.ops.tdsnn, name).default
+    if function is not None:
+
+        def differentiable(*arguments: Any) -> Any:
+            if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+                return function.apply(*arguments)
+            return below_autograd(operator, *arguments)
+
+        _NAMESPACE.impl(name, differentiable, "Autograd")
     return operator
 
 

@@ -76,14 +76,13 @@ def bn_add_lif(
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     inputs = c.contiguous(arguments)
-    spikes, last = _empty_outputs(*inputs)
+    spikes, last = _empty_outputs(inputs)
     to_last = last.data_ptr() if inputs.keep_last else None
     library().call("tdsnn_bn_add_lif", c.problem(inputs), spikes.data_ptr(), to_last)
     return spikes, last
 
 
-def _empty_outputs(*arguments: Any) -> tuple[Tensor, Tensor]:
-    inputs = Inputs(*arguments)
+def _empty_outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
     size = inputs.current.shape[-2:]
     spikes = inputs.current.new_empty((inputs.steps, *size))
     return spikes, spikes.new_empty(size if inputs.keep_last else (0,), dtype=torch.float32)
@@ -183,13 +182,14 @@ def _normalised(*operand: Any) -> Tensor:
         return x
     if of_batch:
         variance, mean = torch.var_mean(x.flatten(0, -2), 0, correction=0)
-    return (x - mean) * (variance + epsilon).rsqrt() * weight + bias
+    scale: Tensor = (variance + epsilon).rsqrt() * weight
+    return torch.addcmul(bias, x - mean, scale)
 
 
 _FORWARD = define(
     f"bn_add_lif({SCHEMA}) -> (Tensor spikes, Tensor last)",
     cpu=_forward,
-    fake=_empty_outputs,
+    fake=lambda *arguments: _empty_outputs(Inputs(*arguments)),
     function=_BnAddLif,
 )
 _BACKWARD = define(

@@ -137,9 +137,13 @@ def bn_add_act(
 
 def _is_plain(norm: nn.BatchNorm2d) -> bool:
     """Whether the operator computes this normalisation."""
-    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    return type(norm) is nn.BatchNorm2d and all(
-        tensor is not None and tensor.dtype == torch.float32 for tensor in tensors
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.weight.dtype == torch.float32
+        and norm.running_mean is not None
+        and norm.running_mean.dtype == torch.float32
     )
 
 
