@@ -1,7 +1,7 @@
 """Answers while time passes: logits step by step, and leaving early when a sample is clear enough.
 
-Membrane potentials belong to the run, not to the model: they are lent to the layers for one step and taken
-back after it. So runs on one model do not mix, also in threads, and whatever ends a run ends its potentials.
+The state of the neurons belongs to the run, not to the model. So runs on one model do not mix, also in
+threads, and whatever ends a run ends its state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tdsnn.errors import UsageError
 from tdsnn.models._base import Model
-from tdsnn.models._neurons import LIF, carried
 from tdsnn.stats import Interval, wilson
 
 
@@ -94,7 +93,7 @@ def early_exit(model: Model, x: Tensor, *, margin: float, timesteps: int | None 
         if clear.any():
             going_on = (~clear).nonzero().squeeze(1)
             active, total = active[going_on], total[going_on]
-            run.keep(going_on)
+            run.select(going_on)
     return EarlyExit(answers, taken)
 
 
@@ -146,20 +145,20 @@ class _Run:
                 hint="Call model.eval() first.",
             )
         self._model = model
-        self._potentials: dict[LIF, Tensor] = {}
         with torch.no_grad():
             self._encoded = model.encode(x)
+            self._state = model.init_state(self._encoded)
 
     def step(self) -> Tensor:
         """Logits (N, K) of the next time step."""
-        with carried(self._potentials):
-            return self._model.unroll(self._encoded, 1)[0]
+        with torch.no_grad():
+            logits, self._state = self._model.step(self._encoded, self._state)
+        return logits
 
-    def keep(self, indices: Tensor) -> None:
+    def select(self, indices: Tensor) -> None:
         """Go on with these samples only."""
         self._encoded = self._encoded[indices]
-        for layer, potential in self._potentials.items():
-            self._potentials[layer] = potential[indices]
+        self._state = {name: tensor[indices] for name, tensor in self._state.items()}
 
 
 def _lead(logits: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tdsnn.kernels._library import library
-from tdsnn.kernels.neuron import Neuron
+from tdsnn.kernels.convolution import has_tiles
+from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models._base import MODELS, Model
 
+needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
 needs_compiler = pytest.mark.skipif(not library(), reason="no C++ compiler")
 
 NEURONS = st.builds(
-    Neuron,
+    LIFConfig,
     tau=st.sampled_from([1.5, 2.0, 4.0]),
     v_threshold=st.sampled_from([0.5, 1.0]),
     v_reset=st.sampled_from([None, 0.0, -0.2]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tdsnn.data._base import DATASETS, load_split
 from tdsnn.files import sha256_of
 from tdsnn.manifest import resolve, write_release
 from tdsnn.models._base import Model
+from tdsnn.models._neurons import State
 from tdsnn.registry import Registry
 from tdsnn.report import cards
 from tdsnn.schema import FileRecord, Release
@@ -51,8 +53,8 @@ class Tiny(Model):
         self.conv = nn.Conv2d(1, hidden, 1)
         self.norm = nn.BatchNorm2d(hidden)
 
-    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
-        return self.norm(self.conv(x)).mean((2, 3)).expand(timesteps, -1, -1)
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        return self.norm(self.conv(x)).mean((2, 3)), dict(state)
 
 
 def tiny() -> Tiny:

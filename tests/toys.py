@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tdsnn.data._base import Split
 from tdsnn.models._base import Model
+from tdsnn.models._neurons import State
 
 CLASSES, CHANNELS, SIZE = 3, 1, 4
 
@@ -36,12 +37,12 @@ class Linear(Model):
         self.twist = twist
         self.images_seen = 0
 
-    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
         self.images_seen += len(x)
         logits = self.dropout(x.flatten(1)) @ self.weight.T
         if self.twist is not None:
             logits = self.twist(x, logits)
-        return logits[None]
+        return logits, dict(state)
 
 
 def flat() -> Linear:

@@ -113,7 +113,7 @@ def _check(run: _Run, subject: Subject) -> list[Gate]:
 
 def _describe(run: _Run, subject: Subject, gates: Sequence[Gate], cells: Sequence[Cell]) -> Mapping[str, Any]:
     model = subject.model
-    neurons = {layer.neuron for layer in model.neurons}
+    neurons = {layer.config for layer in model.neurons}
     shapes = sorted({f"{neuron.surrogate}, alpha {neuron.surrogate_alpha:g}" for neuron in neurons})
     # Attacks differentiate through what the model was trained with; None: an exact gradient.
     surrogate = "; ".join(shapes) or None

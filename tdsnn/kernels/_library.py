@@ -16,11 +16,23 @@ from typing import Any
 
 import torch
 
+from tdsnn.errors import MissingError
 from tdsnn.paths import cache_dir
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("columns.cpp", "convolution.cpp", "fire.cpp", "moments.cpp", "swaps.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-w")
+_SOURCES = ("bn_add_lif.cpp", "columns.cpp", "convolution.cpp", "moments.cpp", "swaps.cpp")
+MAX_STEPS = 64
+"""Most time steps of one call of ``bn_add_lif``, which keeps its potentials in registers and on the stack."""
+_FLAGS = (
+    f"-DMAX_STEPS={MAX_STEPS}",
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-shared",
+    "-fopenmp",
+    "-w",
+)
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_S = 300
 NOTICE = "Preparing compiled operators (about 30 s the first time) ..."
@@ -28,14 +40,12 @@ NOTICE = "Preparing compiled operators (about 30 s the first time) ..."
 STORAGE = {torch.float32: 0, torch.bfloat16: 1}
 """How tensors may be stored, and what the operators call it."""
 
-
 _ADDRESS, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "tdsnn_gather_columns": (_ADDRESS,) * 4,
     "tdsnn_scatter_columns": (_ADDRESS, _ADDRESS, _ADDRESS, _LONG, _ADDRESS, _ADDRESS),
-    "tdsnn_fire_max_steps": (),
-    "tdsnn_fire": (_ADDRESS,) * 2,
-    "tdsnn_fire_backward": (_ADDRESS,) * 8,
+    "tdsnn_bn_add_lif": (_ADDRESS,) * 3,
+    "tdsnn_bn_add_lif_backward": (_ADDRESS,) * 10,
     "tdsnn_weight_gradient_ready": (),
     "tdsnn_weight_gradient": (_ADDRESS,) * 4,
     "tdsnn_moments": (_ADDRESS, _INT, _LONG, _LONG, _INT, _ADDRESS, _ADDRESS),
@@ -54,7 +64,16 @@ class Library:
         return self.handle is not None
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Run one operator; the arguments are converted as its signature says."""
+        """Run one operator; the arguments are converted as its signature says.
+
+        Raises:
+            MissingError: there are no operators here, e.g. for a model that was compiled on another machine.
+        """
+        if self.handle is None:
+            raise MissingError(
+                f"The compiled operators are not available: {self.reason}.",
+                hint="See what is missing: tdsnn-zoo doctor",
+            )
         return getattr(self.handle, name)(*arguments)
 
 

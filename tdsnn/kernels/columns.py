@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tdsnn.kernels._library import STORAGE, library
+from tdsnn.kernels._operators import below_autograd, define, is_transformed
 
 
 def gather_columns(matrix_RU: Tensor, columns_MN: Tensor, *, compiled: bool) -> Tensor:
@@ -26,29 +27,58 @@ def gather_columns(matrix_RU: Tensor, columns_MN: Tensor, *, compiled: bool) -> 
     # On CUDA the look would wait for the device, which checks for itself.
     if on_cpu and columns_MN.numel() and not (columns_MN.min() >= 0 and columns_MN.max() < length):
         raise IndexError(f"A chosen column lies outside the matrix of {length} columns.")
-    kind = _Compiled if compiled and on_cpu and matrix_RU.dtype in STORAGE and library() else _Eager
-    chosen: Tensor = kind.apply(matrix_RU, columns_MN)
+    fits = on_cpu and matrix_RU.dtype in STORAGE and not is_transformed()
+    gather = _GATHER if compiled and fits and library() else _GatherEager.apply
+    chosen: Tensor = gather(matrix_RU, columns_MN)
     return chosen
 
 
-class _Eager(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, columns: Tensor) -> Tensor:
-        ctx.save_for_backward(columns)
-        ctx.shape, ctx.dtype = matrix.shape, matrix.dtype
-        chosen = matrix.index_select(1, columns.flatten()).float()
-        return chosen.view(-1, *columns.shape).transpose(0, 1)
+class _GatherEager(torch.autograd.Function):
+    generate_vmap_rule = True
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(matrix_RU: Tensor, columns_MN: Tensor) -> Tensor:
+        chosen = matrix_RU.index_select(1, columns_MN.flatten()).float()
+        return chosen.view(-1, *columns_MN.shape).transpose(0, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        _save_context(ctx, *inputs)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (columns,) = ctx.saved_tensors
-        different, place = columns.flatten().unique(return_inverse=True)
-        # A small matrix product adds what goes to the same column; scatter_add takes several times as long.
-        added = grad.transpose(0, 1).flatten(1) @ F.one_hot(place, len(different)).to(grad.dtype)
-        to_matrix = grad.new_zeros(ctx.shape, dtype=ctx.dtype)
-        to_matrix[:, different] = added.to(ctx.dtype)
-        return to_matrix, None
+        (columns_MN,) = ctx.saved_tensors
+        return _scatter_eager(grad, columns_MN, ctx.length, ctx.dtype), None
+
+
+class _GatherCompiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix_RU: Tensor, columns_MN: Tensor) -> Tensor:
+        _save_context(ctx, matrix_RU, columns_MN)
+        chosen: Tensor = below_autograd(_GATHER, matrix_RU, columns_MN)
+        return chosen
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (columns_MN,) = ctx.saved_tensors
+        # What can be differentiated itself, if second derivatives may be asked for.
+        scatter = _scatter_eager if torch.is_grad_enabled() else _SCATTER
+        return scatter(grad, columns_MN, ctx.length, ctx.dtype), None
+
+
+def _save_context(ctx: Any, matrix_RU: Tensor, columns_MN: Tensor) -> None:
+    ctx.save_for_backward(columns_MN)
+    ctx.length, ctx.dtype = matrix_RU.shape[1], matrix_RU.dtype
+
+
+def _scatter_eager(grad_MRN: Tensor, columns_MN: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """The matrix (R, U) that is zero but for the sums of the gradients of each chosen column."""
+    distinct, index_in_distinct = torch.unique(columns_MN.flatten(), return_inverse=True)
+    # A small matrix product adds what goes to the same column; scatter_add takes several times as long.
+    one_hot = F.one_hot(index_in_distinct, len(distinct)).to(grad_MRN.dtype)
+    sums = grad_MRN.transpose(0, 1).flatten(1) @ one_hot
+    zeros = grad_MRN.new_zeros(grad_MRN.shape[1], length, dtype=dtype)
+    return zeros.index_copy(1, distinct, sums.to(dtype))
 
 
 class _Choice(ctypes.Structure):
@@ -63,37 +93,51 @@ def _choice(matrix: Tensor, columns: Tensor) -> Any:
     return ctypes.byref(_Choice(*matrix.shape, *columns.shape, half, threads))
 
 
-class _Compiled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, columns: Tensor) -> Tensor:
-        matrix, columns = matrix.contiguous(), columns.contiguous()
-        ctx.save_for_backward(columns)
-        ctx.shape, ctx.dtype = matrix.shape, matrix.dtype
-        size = (columns.shape[0], matrix.shape[0], columns.shape[1])
-        chosen = matrix.new_empty(size, dtype=torch.float32)
-        library().call(
-            "tdsnn_gather_columns",
-            _choice(matrix, columns),
-            matrix.data_ptr(),
-            columns.data_ptr(),
-            chosen.data_ptr(),
-        )
-        return chosen
+def _gather(matrix: Tensor, columns: Tensor) -> Tensor:
+    matrix, columns = matrix.contiguous(), columns.contiguous()
+    chosen = _empty_chosen(matrix, columns)
+    library().call(
+        "tdsnn_gather_columns",
+        _choice(matrix, columns),
+        matrix.data_ptr(),
+        columns.data_ptr(),
+        chosen.data_ptr(),
+    )
+    return chosen
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (columns,) = ctx.saved_tensors
-        grad = grad.contiguous()
-        different, place = columns.unique(return_inverse=True)
-        to_matrix = grad.new_empty(ctx.shape, dtype=ctx.dtype)
-        library().call(
-            "tdsnn_scatter_columns",
-            _choice(to_matrix, columns),
-            grad.data_ptr(),
-            different.data_ptr(),
-            len(different),
-            place.data_ptr(),
-            to_matrix.data_ptr(),
-        )
-        return to_matrix, None
+
+def _empty_chosen(matrix: Tensor, columns: Tensor) -> Tensor:
+    return matrix.new_empty((columns.shape[0], matrix.shape[0], columns.shape[1]), dtype=torch.float32)
+
+
+def _scatter(grad: Tensor, columns: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    grad, columns = grad.contiguous(), columns.contiguous()
+    distinct, index_in_distinct = torch.unique(columns, return_inverse=True)
+    matrix = _empty_matrix(grad, columns, length, dtype)
+    library().call(
+        "tdsnn_scatter_columns",
+        _choice(matrix, columns),
+        grad.data_ptr(),
+        distinct.data_ptr(),
+        len(distinct),
+        index_in_distinct.data_ptr(),
+        matrix.data_ptr(),
+    )
+    return matrix
+
+
+def _empty_matrix(grad: Tensor, columns: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    return grad.new_empty((grad.shape[1], length), dtype=dtype)
+
+
+_GATHER = define(
+    "gather_columns(Tensor matrix, Tensor columns) -> Tensor",
+    cpu=_gather,
+    fake=_empty_chosen,
+    function=_GatherCompiled,
+)
+_SCATTER = define(
+    "scatter_columns(Tensor grad, Tensor columns, SymInt length, ScalarType dtype) -> Tensor",
+    cpu=_scatter,
+    fake=_empty_matrix,
+)

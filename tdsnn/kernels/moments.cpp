@@ -3,10 +3,25 @@
 
 namespace {
 
+constexpr int64_t SAMPLES = 15;
+
+// The median of some rows of one channel. It lies within a few deviations of the mean, so that a sum of squares from
+// it does not cancel, and unlike a single row or a mean it does so when some values are far out.
+template <class S>
+float near_the_mean(const S* x, int64_t rows, int64_t channels, int64_t channel) {
+    float values[SAMPLES];
+    const int64_t count = std::min(SAMPLES, rows);
+    for (int64_t k = 0; k < count; k++) values[k] = load(x + rows * k / count * channels + channel, 1)[0];
+    const auto less = [](float a, float b) { return a < b || (a == a && b != b); };  // an order also with NaN
+    std::nth_element(values, values + count / 2, values + count, less);
+    return values[count / 2];
+}
+
 template <class S>
 void moments(const S* x, int64_t rows, int64_t channels, int threads, float* mean, float* variance) {
-    // Deviations from the first row: the sum of their squares does not cancel when the mean is far from zero.
-    const Table pivot(channels, [&](int64_t c) { return load(x + c, 1)[0]; });
+    std::vector<float> shift_of(channels);
+    for (int64_t c = 0; c < channels; c++) shift_of[c] = near_the_mean(x, rows, channels, c);
+    const Table pivot(channels, [&](int64_t c) { return shift_of[c]; });
     std::vector<Sums> shares(worth(rows * channels, threads), Sums(channels, 2));
     parallel(rows * channels, threads, [&](int k, int64_t begin, int64_t end) FLATTEN {
         Sums& sums = shares[k];

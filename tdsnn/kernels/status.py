@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tdsnn.kernels._library import cpu_features, library
+from tdsnn.kernels._library import MAX_STEPS, cpu_features, library
 from tdsnn.kernels.convolution import has_tiles
 
-FIRE = "normalisation, shortcut and LIF"
+BN_ADD_LIF = "normalisation, shortcut and LIF"
 FORWARD = "convolution, forward"
 INPUT_GRADIENT = "convolution, input gradient"
 WEIGHT_GRADIENT = "convolution, weight gradient"
@@ -41,7 +41,7 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
     """Path of every operator on a device. The first call for a CPU compiles the operators, in about 30 s."""
     on_cpu = device.type == "cpu"
     paths = {
-        FIRE: _fire_on_cpu() if on_cpu else (SPIKINGJELLY, _FOR_CPUS),
+        BN_ADD_LIF: _bn_add_lif_on_cpu() if on_cpu else (SPIKINGJELLY, _FOR_CPUS),
         FORWARD: (PYTORCH, _NO_OTHER),
         INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
         WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
@@ -54,11 +54,11 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
     )
 
 
-def _fire_on_cpu() -> tuple[str, str]:
+def _bn_add_lif_on_cpu() -> tuple[str, str]:
     made = library()
     if not made:
         return EAGER, made.reason
-    return COMPILED, f"for at most {made.call('tdsnn_fire_max_steps')} time steps; {made.reason}"
+    return COMPILED, f"for at most {MAX_STEPS} time steps; {made.reason}"
 
 
 def _library_on_cpu() -> tuple[str, str]:

@@ -110,9 +110,9 @@ def _compiled(correlation: Tensor, proximity: Tensor, pairs: Tensor) -> Swaps:
     moved = proximity.clone(memory_format=torch.contiguous_format)
     squares, size, _ = correlation.shape
     found = Swaps(
-        places=torch.empty(squares, size, dtype=torch.int64),
-        accepted=torch.empty(squares, dtype=torch.int64),
-        gain=torch.empty(squares, dtype=torch.float64),
+        places=pairs.new_empty(squares, size, dtype=torch.int64),
+        accepted=pairs.new_empty(squares, dtype=torch.int64),
+        gain=pairs.new_empty(squares, dtype=torch.float64),
     )
     threads = max(1, min(torch.get_num_threads(), squares))
     library().call(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 from tdsnn.kernels._library import library
-from tdsnn.kernels.convolution import Conv2d
+from tdsnn.kernels.convolution import Conv2d, has_tiles
 from tdsnn.kernels.memory import keep_freed_memory
-from tdsnn.models._neurons import LIF
+from tdsnn.models._neurons import LIF, State
 from tdsnn.models._pretrained import Pretrained
 from tdsnn.registry import Registry
 from tdsnn.topography.responses import record
@@ -28,6 +28,10 @@ class Model(Pretrained, nn.Module, ABC):
     ``model(x)`` takes ``x`` (N, C, H, W), float in [0, 1], and returns logits (N, K), the mean over time of
     the per-step logits. Normalisation, input encoding and the number of time steps are inside. Nothing is
     remembered between calls.
+
+    An architecture implements :meth:`step`, one time step from an explicit state to the next, and
+    :meth:`init_state` if it remembers more than potentials of LIF layers. It may override :meth:`unroll`, for
+    speed: that must agree with stepping.
 
     Args:
         architecture: registered name that rebuilds this model from ``arguments``.
@@ -81,7 +85,8 @@ class Model(Pretrained, nn.Module, ABC):
         Raises:
             UsageError: wrong number of dimensions or channels, or ``timesteps`` below 1.
         """
-        return self.unroll(self.encode(x), self.count_steps(timesteps))
+        logits, _ = self.unroll(self.encode(x), self.count_steps(timesteps))
+        return logits
 
     def count_steps(self, timesteps: int | None) -> int:
         """``timesteps``, or the model's own T for None.
@@ -94,17 +99,60 @@ class Model(Pretrained, nn.Module, ABC):
         return steps
 
     def encode(self, x: Tensor) -> Tensor:
-        """All that is the same at every step, (N, ...), for :meth:`unroll`; here the normalised images.
+        """All that is the same at every step, (N, ...), for :meth:`step`; here the normalised images.
+
+        They are cast to the type of the model's weights.
 
         Raises:
-            UsageError: wrong number of dimensions or channels.
+            UsageError: not a tensor, not floating point, wrong number of dimensions or channels.
         """
+        if not isinstance(x, Tensor):
+            raise UsageError(
+                f"{self.architecture} takes float images as a tensor, not as {type(x).__name__}.",
+                hint="Of a NumPy array in [0, 1]: torch.from_numpy(images).float()",
+            )
         if x.ndim != 4 or x.shape[1] != self.in_channels or not x.is_floating_point():
             raise UsageError(
                 f"{self.architecture} takes float images (N, {self.in_channels}, H, W) in [0, 1]; "
                 f"got {x.dtype} of shape {tuple(x.shape)}."
             )
-        return (x - self.mean) / self.std
+        return (x.to(self.mean.dtype) - self.mean) / self.std
+
+    def init_state(self, encoded: Tensor) -> State:
+        """The state before the first step, for what :meth:`encode` gave.
+
+        A LIF layer whose potential is missing starts at rest, so an architecture without other memory than
+        theirs begins with nothing.
+        """
+        return {}
+
+    @abstractmethod
+    def step(self, encoded: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        """Logits (N, K) of one time step, and the state after it; the given one stays as it is.
+
+        Gradients flow from both back into ``encoded`` and ``state``. In training mode batch normalisation
+        takes the statistics of this one step.
+
+        Args:
+            encoded: what :meth:`encode` gave, (N, ...).
+            state: what :meth:`init_state` or the step before gave, of the same samples.
+        """
+
+    def unroll(
+        self, encoded: Tensor, timesteps: int, state: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, State]:
+        """Logits (T, N, K) of ``timesteps`` steps, and the state after them.
+
+        Args:
+            state: as for :meth:`step`; None begins a sequence that nobody goes on with: the state after it
+                may be incomplete.
+        """
+        after = self.init_state(encoded) if state is None else dict(state)
+        logits = []
+        for _ in range(timesteps):
+            step_logits, after = self.step(encoded, after)
+            logits.append(step_logits)
+        return torch.stack(logits), after
 
     def compile_operators(self) -> bool:
         """Let layers run through the compiled operators on CPU (made once, in about 30 s).
@@ -116,8 +164,10 @@ class Model(Pretrained, nn.Module, ABC):
         """
         compiled = bool(library())
         for layer in self.modules():
-            if isinstance(layer, LIF | Conv2d):
+            if isinstance(layer, LIF):
                 layer.compiled = compiled
+            elif isinstance(layer, Conv2d):
+                layer.compiled = has_tiles()
         if compiled:
             keep_freed_memory()
             self.to(memory_format=torch.channels_last)
@@ -127,10 +177,6 @@ class Model(Pretrained, nn.Module, ABC):
     def neurons(self) -> list[LIF]:
         """The spiking layers; empty for a model without spikes."""
         return [module for module in self.modules() if isinstance(module, LIF)]
-
-    @abstractmethod
-    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
-        """Per-step logits (T, N, K) of what :meth:`encode` gave. Each architecture implements this."""
 
 
 def _check_steps(timesteps: int) -> None:

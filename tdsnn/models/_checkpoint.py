@@ -28,7 +28,8 @@ def read_model(folder: Path) -> tuple[Model, CheckpointConfig]:
     # First without memory: a strange config.json could ask for more than there is.
     with torch.device("meta"):
         check_state(checkpoint.state, _build(config, folder).state_dict(), source=folder)
-    model = _build(config, folder)
+    with torch.device("cpu"):  # whatever the default device is
+        model = _build(config, folder)
     model.load_state_dict(checkpoint.state)
     _attach_sheets(model, config.sheets, checkpoint.positions, folder)
     model.dataset = config.dataset
@@ -53,9 +54,10 @@ def _build(config: CheckpointConfig, folder: Path) -> Model:
     subject = f"'{folder / CONFIG_FILE}'"
     hint = "A newer tdsnn-zoo may know it: pip install --upgrade tdsnn-zoo"
     try:
-        return build(config.architecture, config.arguments, name=subject, error=IntegrityError, hint=hint)
+        model = build(config.architecture, config.arguments, name=subject, error=IntegrityError, hint=hint)
     except UsageError as error:
         raise IntegrityError(f"{subject}: {error.message}", hint=hint) from error
+    return model.float()  # whatever the default type is
 
 
 def _attach_sheets(

@@ -1,4 +1,4 @@
-"""The LIF layer over a whole sequence, without state between calls.
+"""The LIF layer over several time steps, from one explicit state to the next.
 
 On CUDA SpikingJelly's kernels run; on CPU the compiled operators of :mod:`tdsnn.kernels`, or their eager
 equivalent where there is no compiler.
@@ -6,89 +6,94 @@ equivalent where there is no compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
-from tdsnn.kernels import fire
-from tdsnn.kernels.neuron import Neuron, fire_in_pieces
+from tdsnn.errors import UsageError
+from tdsnn.kernels.bn_add_lif import bn_add_lif, supports
+from tdsnn.kernels.lif import LIFConfig, lif, potential_dtype
+from tdsnn.kernels.moments import Normalisation, normalisation
 
-# Not an attribute of the layers: those are shared by all who use the model, a context belongs to one thread.
-_POTENTIALS: ContextVar[dict[LIF, Tensor] | None] = ContextVar("potentials", default=None)
-
-
-@contextmanager
-def carried(potentials: dict[LIF, Tensor]) -> Iterator[None]:
-    """Inside the block each layer starts where ``potentials`` says and leaves its last potential there.
-
-    The dictionary is all that outlives the block: layer to (N, ...) in fp32. A layer that it lacks starts at
-    rest, so an empty one begins a sequence. Gradients are off, other threads notice nothing, and each layer
-    may run once.
-    """
-    token = _POTENTIALS.set(potentials)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        _POTENTIALS.reset(token)
+State = dict[str, Tensor]
+"""All that a network remembers from one time step to the next: a name to a tensor (N, ...) of its samples."""
 
 
 class LIF(nn.Module):
-    """Leaky integrate-and-fire layer: input current (T, N, ...) to spikes (T, N, ...) in {0, 1}.
+    """Leaky integrate-and-fire layer: input current (T, N, ...) to spikes (T, N, ...) in {0, 1}."""
 
-    The membrane potential starts at the reset value (0 for a soft reset) in every call, except inside
-    :func:`carried`.
-    """
-
-    def __init__(self, neuron: Neuron) -> None:
+    def __init__(self, config: LIFConfig) -> None:
         super().__init__()
-        self.neuron = neuron
+        self.config = config
         self.compiled = False
         """Whether the compiled operators may run on CPU."""
 
-    def forward(self, current_TN: Tensor) -> Tensor:
+    def forward(self, current_TN: Tensor, state: State | None = None, name: str = "") -> Tensor:
+        """Spikes of T steps.
+
+        Args:
+            state: the potential (N, ...) before the first step is taken from it and the one after the last
+                step put into it; without one under ``name`` neurons start at rest. None starts at rest and
+                forgets.
+            name: of this layer's potential in the state.
+
+        Raises:
+            UsageError: a potential of another shape than the current.
+        """
+        initial = initial_potential(state, name, current_TN.shape[1:])
         if current_TN.is_cuda:
-            return _spikingjelly(self, current_TN)
+            spikes, last = _spikingjelly(self.config, current_TN, initial)
+        else:
+            spikes, last = self._on_cpu(current_TN, initial, keep_last=state is not None)
+        if state is not None:
+            state[name] = last
+        return spikes
+
+    def _on_cpu(
+        self, current_TN: Tensor, initial: Tensor | None, *, keep_last: bool
+    ) -> tuple[Tensor, Tensor]:
         steps = len(current_TN)
-        potential = self.potential(current_TN.shape[1:], current_TN.device)
         # A view in the order of memory: neurons are independent, so their layout does not matter.
         order = sorted(range(1, current_TN.ndim), key=lambda axis: current_TN.stride(axis), reverse=True)
-        inverse = [order.index(axis) + 1 for axis in range(1, current_TN.ndim)]
+        inverse = [order.index(axis) for axis in range(1, current_TN.ndim)]
         laid_out = current_TN.permute(0, *order)
-        row = None if potential is None else potential[None].permute(0, *order).reshape(1, -1).contiguous()
-        if self.compiled and fire.supports(current_TN, self.neuron, steps):
-            flat = laid_out.reshape(steps, -1, 1).contiguous()
-            spikes = fire.fire(flat, None, fire.Call(self.neuron, steps, potential=row))
+        if initial is not None:
+            initial = initial.to(potential_dtype(current_TN)).permute([axis - 1 for axis in order]).flatten()
+        if self.compiled and supports(current_TN, steps):
+            spikes, last = bn_add_lif(
+                laid_out.reshape(steps, -1, 1),
+                self.config,
+                steps=steps,
+                initial=None if initial is None else initial[:, None],
+                keep_last=keep_last,
+            )
         else:
-            spikes = fire_in_pieces(laid_out.flatten(1), self.neuron, row)
-        if row is not None:
-            self.carry(row.view(1, *laid_out.shape[1:]).permute(0, *inverse)[0])
-        return spikes.view(laid_out.shape).permute(0, *inverse)
-
-    def potential(self, shape: torch.Size, device: torch.device) -> Tensor | None:
-        """The carried potential of ``shape`` (N, ...) in fp32, at rest in the beginning; None if none is."""
-        potentials = _POTENTIALS.get()
-        if potentials is None:
-            return None
-        if self not in potentials:
-            return torch.full(shape, self.neuron.v_reset or 0.0, dtype=torch.float32, device=device)
-        return potentials[self]
-
-    def carry(self, potential: Tensor) -> None:
-        """Leave a potential (N, ...) for the next call; outside :func:`carried` it is forgotten."""
-        potentials = _POTENTIALS.get()
-        if potentials is not None:
-            potentials[self] = potential
+            spikes, last = lif(laid_out.flatten(1), self.config, initial)
+        spikes = spikes.view(laid_out.shape).permute(0, *(axis + 1 for axis in inverse))
+        return spikes, last.view(laid_out.shape[1:]).permute(inverse) if keep_last else last
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{key}={value}" for key, value in asdict(self.neuron).items())
+        return ", ".join(f"{key}={value}" for key, value in asdict(self.config).items())
 
 
-def activate(
+def initial_potential(state: State | None, name: str, shape: torch.Size) -> Tensor | None:
+    """The potential of a layer in a state, or None for at rest.
+
+    Raises:
+        UsageError: it has another shape.
+    """
+    potential = None if state is None else state.get(name)
+    if potential is not None and potential.shape != shape:
+        raise UsageError(
+            f"The state has '{name}' of shape {tuple(potential.shape)} for currents of shape {tuple(shape)}.",
+            hint="A state belongs to the samples that it was computed for: select the same of both.",
+        )
+    return potential
+
+
+def bn_add_act(
     activation: nn.Module,
     bn: nn.BatchNorm2d,
     current: Tensor,
@@ -97,6 +102,8 @@ def activate(
     constant: bool = False,
     shortcut: Tensor | None = None,
     shortcut_bn: nn.BatchNorm2d | None = None,
+    state: State | None = None,
+    name: str = "",
 ) -> Tensor:
     """``activation(bn(current) + shortcut_bn(shortcut))``, as one operator where there is one.
 
@@ -104,70 +111,86 @@ def activate(
         current: (T * N, C, H, W), or (N, C, H, W) if it is ``constant``: the same at every step.
         steps: T.
         shortcut: (T * N, C, H, W), or None; added as it is without ``shortcut_bn``.
+        state, name: for a :class:`LIF`, as there.
 
     Returns:
         (T, N, C, H, W).
     """
-    if isinstance(activation, LIF) and _fuses(activation, bn, current, steps, shortcut, shortcut_bn):
-        return _fused(activation, bn, current, steps, constant, shortcut, shortcut_bn)
+    norms = [norm for norm in (bn, shortcut_bn) if norm is not None]
+    if (
+        type(activation) is LIF
+        and activation.compiled
+        and supports(current, steps)
+        and (shortcut is None or shortcut.dtype == current.dtype)
+        and all(_is_plain(norm) for norm in norms)
+        and current.numel() > current.shape[1]  # PyTorch refuses to normalise over a single value
+        and not any(has_hooks(module) for module in (*norms, activation))
+    ):
+        return _fused(activation.config, bn, current, steps, constant, shortcut, shortcut_bn, state, name)
     out = bn(current)
     if shortcut is not None:
         out = out + (shortcut if shortcut_bn is None else shortcut_bn(shortcut))
     out_TN = out.expand(steps, *out.shape) if constant else out.unflatten(0, (steps, -1))
-    spikes: Tensor = activation(out_TN)
+    spikes: Tensor = activation(out_TN, state, name) if isinstance(activation, LIF) else activation(out_TN)
     return spikes
 
 
-def _fuses(
-    activation: LIF,
-    bn: nn.BatchNorm2d,
-    current: Tensor,
-    steps: int,
-    shortcut: Tensor | None,
-    shortcut_bn: nn.BatchNorm2d | None,
-) -> bool:
-    """Whether the operator takes these operands, and nobody listens to the modules that it replaces."""
-    norms = [norm for norm in (bn, shortcut_bn) if norm is not None]
+def _is_plain(norm: nn.BatchNorm2d) -> bool:
+    """Whether the operator computes this normalisation."""
     return (
-        activation.compiled
-        and fire.supports(current, activation.neuron, steps)
-        and (shortcut is None or shortcut.dtype == current.dtype)
-        and all(type(norm) is nn.BatchNorm2d and norm.weight.dtype == torch.float32 for norm in norms)
-        and not any(module._forward_hooks for module in (*norms, activation))
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.weight.dtype == torch.float32
+        and norm.running_mean is not None
+        and norm.running_mean.dtype == torch.float32
+    )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens to this module, which therefore must not be bypassed."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
     )
 
 
 def _fused(
-    activation: LIF,
+    config: LIFConfig,
     bn: nn.BatchNorm2d,
     current: Tensor,
     steps: int,
     constant: bool,
     shortcut: Tensor | None,
     shortcut_bn: nn.BatchNorm2d | None,
+    state: State | None,
+    name: str,
 ) -> Tensor:
     channels, height, width = current.shape[1:]
-    flat = _channels_last(current)
-    flat_shortcut = None if shortcut is None else _channels_last(shortcut)
     images = len(current) // (1 if constant else steps)
-    potential = activation.potential(torch.Size((images, channels, height, width)), current.device)
-    rows = None if potential is None else _channels_last(potential)
-    call = fire.Call(
-        activation.neuron,
-        steps,
-        current=fire.normalisation(bn, flat),
-        shortcut=None
-        if shortcut_bn is None or flat_shortcut is None
-        else fire.normalisation(shortcut_bn, flat_shortcut),
-        potential=rows,
+    initial = initial_potential(state, name, torch.Size((images, channels, height, width)))
+    rows = _channels_last(current)
+    normalise, normalise_shortcut, shortcut_rows = normalisation(bn, rows), Normalisation(), None
+    if shortcut is not None:
+        shortcut_rows = _channels_last(shortcut)
+        if shortcut_bn is not None:
+            normalise_shortcut = normalisation(shortcut_bn, shortcut_rows)
+        shortcut_rows = shortcut_rows.view(steps, -1, channels)
+    spikes, last = bn_add_lif(
+        rows if constant else rows.view(steps, -1, channels),
+        config,
+        steps=steps,
+        normalise=normalise,
+        shortcut=shortcut_rows,
+        normalise_shortcut=normalise_shortcut,
+        initial=None if initial is None else _channels_last(initial.float()),
+        keep_last=state is not None,
     )
-    spikes = fire.fire(
-        flat if constant else flat.view(steps, -1, channels),
-        None if flat_shortcut is None else flat_shortcut.view(steps, -1, channels),
-        call,
-    )
-    if rows is not None:
-        activation.carry(rows.view(images, height, width, channels).permute(0, 3, 1, 2))
+    if state is not None:
+        state[name] = last.view(images, height, width, channels).permute(0, 3, 1, 2)
     return spikes.view(steps, images, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
@@ -176,23 +199,19 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).contiguous()
 
 
-def _spikingjelly(layer: LIF, current_TN: Tensor) -> Tensor:
+def _spikingjelly(config: LIFConfig, current_TN: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
     from spikingjelly.activation_based import functional, surrogate
 
-    neuron = layer.neuron
-    start = layer.potential(current_TN.shape[1:], current_TN.device)
-    if start is None:
-        start = torch.full_like(current_TN[0], neuron.v_reset or 0.0, dtype=torch.float32)
-    spikes: Tensor
-    spikes, potential, _ = functional.lif_multi_step(
+    if initial is None:
+        initial = torch.full_like(current_TN[0], config.v_rest, dtype=potential_dtype(current_TN))
+    spikes, last, _ = functional.lif_multi_step(
         current_TN,
-        start,
-        tau=neuron.tau,
-        decay_input=neuron.decay_input,
-        v_threshold=neuron.v_threshold,
-        v_reset=neuron.v_reset,
-        surrogate_function=surrogate.ATan(alpha=neuron.surrogate_alpha),
-        detach_reset=neuron.detach_reset,
+        initial,
+        tau=config.tau,
+        decay_input=config.decay_input,
+        v_threshold=config.v_threshold,
+        v_reset=config.v_reset,
+        surrogate_function=surrogate.ATan(alpha=config.surrogate_alpha),
+        detach_reset=config.detach_reset,
     )
-    layer.carry(potential)
-    return spikes
+    return spikes, last

@@ -7,7 +7,7 @@ convolutions and normalisation and unfolded for the activations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tdsnn.errors import UsageError
 from tdsnn.kernels.convolution import Conv2d
 from tdsnn.models._base import Model
-from tdsnn.models._neurons import activate
+from tdsnn.models._neurons import State, bn_add_act, has_hooks
 
 Activation = Callable[[], nn.Module]
 
@@ -50,23 +50,41 @@ class Block(nn.Module):
             )
         self.act2 = activation()
 
-    def forward(self, x_TNCHW: Tensor) -> Tensor:
+    def forward(self, x_TNCHW: Tensor, state: State | None = None, name: str = "") -> Tensor:
+        """``state`` as for :class:`LIF`; ``name`` is what the names of its potentials begin with."""
         steps = len(x_TNCHW)
         x = x_TNCHW.flatten(0, 1)
-        hidden = activate(self.act1, self.bn1, self.conv1(x), steps=steps)
-        shortcut, shortcut_bn = x, None
-        if self.downsample is not None:
-            conv, bn = self.downsample
-            assert isinstance(bn, nn.BatchNorm2d)
-            shortcut, shortcut_bn = conv(x), bn
-        return activate(
+        hidden = bn_add_act(self.act1, self.bn1, self.conv1(x), steps=steps, state=state, name=f"{name}.act1")
+        shortcut, shortcut_bn = self._shortcut(x)
+        return bn_add_act(
             self.act2,
             self.bn2,
             self.conv2(hidden.flatten(0, 1)),
             steps=steps,
             shortcut=shortcut,
             shortcut_bn=shortcut_bn,
+            state=state,
+            name=f"{name}.act2",
         )
+
+    def _shortcut(self, x: Tensor) -> tuple[Tensor, nn.BatchNorm2d | None]:
+        """The shortcut, and the normalisation that it still lacks."""
+        if self.downsample is None:
+            return x, None
+        if has_hooks(self.downsample):
+            return self.downsample(x), None
+        conv, bn = self.downsample
+        assert isinstance(bn, nn.BatchNorm2d)
+        return conv(x), bn
+
+
+class Stage(nn.Sequential):
+    """Blocks one after the other; (T, N, C, H, W) in and out."""
+
+    def forward(self, x_TNCHW: Tensor, state: State | None = None, name: str = "") -> Tensor:
+        for child, block in self.named_children():
+            x_TNCHW = block(x_TNCHW, state, f"{name}.{child}")
+        return x_TNCHW
 
 
 class ResNet18(Model):
@@ -119,7 +137,7 @@ class ResNet18(Model):
             out = width * 2 ** (stage - 1)
             first = Block(channels, out, stride=1 if stage == 1 else 2, activation=activation)
             second = Block(out, out, stride=1, activation=activation)
-            self.add_module(f"layer{stage}", nn.Sequential(first, second))
+            self.add_module(f"layer{stage}", Stage(first, second))
             channels = out
         self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():
@@ -131,15 +149,25 @@ class ResNet18(Model):
         current: Tensor = self.conv1(super().encode(x))
         return current
 
-    def stem(self, current: Tensor, timesteps: int) -> Tensor:
+    def step(self, encoded: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        logits, after = self.unroll(encoded, 1, state)
+        return logits[0], after
+
+    def unroll(
+        self, encoded: Tensor, timesteps: int, state: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, State]:
+        """All steps of a layer at once, before those of the next."""
+        potentials = None if state is None else dict(state)
+        x_TNCHW = self._stem(encoded, timesteps, potentials)
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            x_TNCHW = self.get_submodule(name)(x_TNCHW, potentials, name)
+        logits: Tensor = self.fc(x_TNCHW.mean((3, 4)))
+        return logits, potentials or {}
+
+    def _stem(self, current: Tensor, timesteps: int, potentials: State | None) -> Tensor:
         """Spikes (T, N, C, H, W) of the first layer."""
-        spikes = activate(self.act1, self.bn1, current, steps=timesteps, constant=True)
+        spikes = bn_add_act(
+            self.act1, self.bn1, current, steps=timesteps, constant=True, state=potentials, name="act1"
+        )
         pooled: Tensor = self.pool(spikes.flatten(0, 1))
         return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
-
-    def unroll(self, x: Tensor, timesteps: int) -> Tensor:
-        x_TNCHW = self.stem(x, timesteps)
-        for stage in range(1, 5):
-            x_TNCHW = self.get_submodule(f"layer{stage}")(x_TNCHW)
-        logits: Tensor = self.fc(x_TNCHW.mean((3, 4)))
-        return logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from tdsnn.kernels.neuron import Neuron
+from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models._neurons import LIF
 from tdsnn.models._residual import ResNet18
 
@@ -21,7 +21,7 @@ def sresnet18(
     stem: str = "cifar",
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
-    neuron: Annotated[Mapping[str, Any] | None, Neuron] = None,
+    neuron: Annotated[Mapping[str, Any] | None, LIFConfig] = None,
 ) -> ResNet18:
     """Wiring of SpikingJelly's ``spiking_resnet18``: 11,173,962 parameters at width 64 with 10 classes.
 
@@ -30,9 +30,9 @@ def sresnet18(
         timesteps: T; the image is shown at every step.
         stem: ``cifar`` or ``imagenet``.
         mean, std: input normalisation per channel, in units of [0, 1] pixels.
-        neuron: fields of :class:`~tdsnn.kernels.neuron.Neuron`; the rest keep their defaults.
+        neuron: fields of :class:`~tdsnn.kernels.lif.LIFConfig`; the rest keep their defaults.
     """
-    spec = Neuron(**(neuron or {}))
+    config = LIFConfig(**(neuron or {}))
     arguments = {
         "width": width,
         "timesteps": timesteps,
@@ -46,7 +46,7 @@ def sresnet18(
     return ResNet18(
         architecture="sresnet18",
         arguments=arguments,
-        activation=lambda: LIF(spec),
+        activation=lambda: LIF(config),
         width=width,
         timesteps=timesteps,
         num_classes=num_classes,

@@ -75,7 +75,7 @@ def test_document(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["versions"]["torch"] == version("torch")
     assert [dataset["name"] for dataset in document["datasets"]] == list(DATASETS.names())
     assert {path["operator"] for path in document["operators"]} == {
-        status.FIRE,
+        status.BN_ADD_LIF,
         status.FORWARD,
         status.INPUT_GRADIENT,
         status.WEIGHT_GRADIENT,

@@ -64,6 +64,45 @@ def test_wrong_images_are_refused(model: Model, bad: torch.Tensor) -> None:
         model(bad)
 
 
+def test_what_is_no_tensor_is_refused(model: Model, images: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="as a tensor, not as ndarray") as caught:
+        model(images.numpy())
+    assert "torch.from_numpy" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_images_of_another_type_are_cast(model: Model, images: torch.Tensor, dtype: torch.dtype) -> None:
+    logits = model(images.to(dtype))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, model(images.to(dtype).float()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_in_double_precision_it_computes_in_double_precision(
+    model: Model, images: torch.Tensor, compiled: bool
+) -> None:
+    expected = model(images)
+    if compiled:
+        model.compile_operators()
+    logits = model.double()(images)
+    assert logits.dtype == torch.float64
+    torch.testing.assert_close(logits.float(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_default_type_and_device_break_nothing(model: Model, images: torch.Tensor) -> None:
+    expected = model(images)
+    builder = MODELS.load(model.architecture)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(model(images), expected)
+        assert builder(**model.arguments).eval()(images).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert torch.equal(model(images), expected)
+        assert builder(**model.arguments)(torch.rand(2, 2, 16, 16)).device.type == "meta"
+
+
 def test_no_steps_are_refused(model: Model, images: torch.Tensor) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         model(images, timesteps=0)

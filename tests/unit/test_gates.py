@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tdsnn.attacks._base import Attack, configure
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.bench.gates import check_attack, check_model
 from tdsnn.errors import GateError
+from tdsnn.models._neurons import State
 from tdsnn.models.sresnet18 import sresnet18
 
 
@@ -54,8 +56,8 @@ def test_state_carried_by_spiking_neurons_is_refused() -> None:
             super().__init__()
             self.lif = neuron.LIFNode()
 
-        def unroll(self, x: Tensor, timesteps: int) -> Tensor:
-            return super().unroll(x + self.lif(4 * x + 2), timesteps)
+        def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+            return super().step(x + self.lif(4 * x + 2), state)
 
     with pytest.raises(GateError, match="same batch twice"):
         check_model(Leaky(), images(8), num_classes=3)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 from tdsnn.inference import early_exit, stream
-from tdsnn.kernels.neuron import Neuron
+from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models import _neurons
 from tdsnn.models._base import MODELS, Model
-from tdsnn.models._neurons import LIF, carried
+from tdsnn.models._neurons import LIF, State
 
 NEURONS = st.builds(
-    Neuron,
+    LIFConfig,
     tau=st.sampled_from([1.5, 2.0]),
     v_reset=st.sampled_from([None, 0.0, -0.2]),
     decay_input=st.booleans(),
@@ -61,7 +61,7 @@ def test_each_step_has_potentials_of_its_own(spiking: Model) -> None:
 @given(neuron=NEURONS, channels_last=st.tuples(*[st.booleans()] * 3), seed=st.integers(0, 1000))
 @pytest.mark.parametrize("path", ["eager", "compiled", "spikingjelly"])
 def test_a_layer_goes_on_where_it_stopped(
-    path: str, neuron: Neuron, channels_last: tuple[bool, bool, bool], seed: int
+    path: str, neuron: LIFConfig, channels_last: tuple[bool, bool, bool], seed: int
 ) -> None:
     """Steps 1 + 3 + 2 are the same spikes as 6, also when samples leave and the memory order changes."""
     draws = torch.Generator().manual_seed(seed)
@@ -69,23 +69,26 @@ def test_a_layer_goes_on_where_it_stopped(
     layer = LIF(neuron)
     layer.compiled = path == "compiled"
 
-    def run(current_TN: Tensor, lasting: bool = False) -> Tensor:
+    def run(current_TN: Tensor, state: State | None = None, lasting: bool = False) -> Tensor:
         if lasting:
             folded = current_TN.flatten(0, 1).to(memory_format=torch.channels_last)
             current_TN = folded.unflatten(0, current_TN.shape[:2])
+        if path != "spikingjelly":
+            return layer(current_TN, state, "lif")
         # On CPU too, since the function is SpikingJelly's for every device.
-        return _neurons._spikingjelly(layer, current_TN) if path == "spikingjelly" else layer(current_TN)
+        spikes, last = _neurons._spikingjelly(neuron, current_TN, (state or {}).get("lif"))
+        if state is not None:
+            state["lif"] = last
+        return spikes
 
     expected = run(current)
-    potentials: dict[LIF, Tensor] = {}
-    with carried(potentials):
-        one, three = run(current[:1], channels_last[0]), run(current[1:4], channels_last[1])
-    kept = torch.tensor([3, 1])
-    potentials[layer] = potentials[layer][kept]
-    with carried(potentials):
-        two = run(current[4:, kept], channels_last[2])
+    state: State = {}
+    one, three = run(current[:1], state, channels_last[0]), run(current[1:4], state, channels_last[1])
+    selected = torch.tensor([3, 1])
+    state = {"lif": state["lif"][selected]}
+    two = run(current[4:, selected], state, channels_last[2])
     assert torch.equal(torch.cat([one, three]), expected[:4])
-    assert torch.equal(two, expected[4:, kept])
+    assert torch.equal(two, expected[4:, selected])
     assert torch.equal(run(current), expected)
 
 
@@ -108,18 +111,16 @@ def test_a_path_that_changes_on_the_way_changes_nothing() -> None:
 
 
 def test_half_precision_streams_with_full_precision_potentials(spiking: Model) -> None:
-    found: dict[LIF, Tensor] = {}
     x = pictures(5)
     with torch.autocast("cpu", torch.bfloat16):
         expected = spiking.logits_over_time(x).detach()
         rows = torch.stack(list(stream(spiking, x)))
-        with carried(found):
-            spiking.unroll(spiking.encode(x), 1)
+        _, state = spiking.step(spiking.encode(x), {})
     assert rows.dtype == torch.bfloat16
     # bf16 keeps eight bits, and its rounding flips spikes between batch sizes.
     assert (rows - expected).float().norm() / expected.float().norm() < 0.1
-    assert {potential.dtype for potential in found.values()} == {torch.float32}
-    assert len(found) == len(spiking.neurons) == 17
+    assert {potential.dtype for potential in state.values()} == {torch.float32}
+    assert len(state) == len(spiking.neurons) == 17
 
 
 def test_nothing_is_left_in_the_model(spiking: Model) -> None:
@@ -168,15 +169,14 @@ def fail_on_the_way(rows: Iterator[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("end", [stop_early, fail_on_the_way, list])
-def test_potentials_end_with_the_stream(spiking: Model, end: Callable[[Iterator[Tensor]], object]) -> None:
-    x, found, calls = pictures(2), [], count(spiking.get_submodule("layer3"))
+def test_the_state_ends_with_the_stream(spiking: Model, end: Callable[[Iterator[Tensor]], object]) -> None:
+    x, potentials, calls = pictures(2), [], count(spiking.get_submodule("layer3"))
     expected = spiking(x)
     before = calls()
 
-    def look(*_: object) -> None:
-        potentials = _neurons._POTENTIALS.get()
-        assert potentials
-        found.extend(weakref.ref(tensor) for tensor in potentials.values())
+    def look(_module: nn.Module, inputs: tuple[Tensor, State, str], _output: Tensor) -> None:
+        _, state, _ = inputs
+        potentials.extend(weakref.ref(tensor) for tensor in state.values())
         if end is fail_on_the_way and calls() == before + 2:
             raise RuntimeError("on purpose")
 
@@ -188,14 +188,13 @@ def test_potentials_end_with_the_stream(spiking: Model, end: Callable[[Iterator[
         handle.remove()
     if end is fail_on_the_way:
         assert list(rows) == []  # it cannot be resumed in the middle of a step
-    assert _neurons._POTENTIALS.get() is None
     assert torch.is_grad_enabled()
     if end is stop_early:
-        assert any(reference() is not None for reference in found)
+        assert any(reference() is not None for reference in potentials)
         del rows
     gc.collect()
-    assert found
-    assert all(reference() is None for reference in found)
+    assert potentials
+    assert all(reference() is None for reference in potentials)
     assert torch.equal(spiking(x), expected)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tdsnn.kernels import _library, status, swaps
 from tdsnn.kernels.columns import gather_columns
 from tdsnn.kernels.convolution import Conv2d, has_tiles
-from tdsnn.kernels.neuron import Neuron
+from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models._neurons import LIF
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -41,7 +41,7 @@ def nodes(out: Tensor) -> set[str]:
 
 
 def of_neurons() -> set[str]:
-    lif = LIF(Neuron())
+    lif = LIF(LIFConfig())
     lif.compiled = bool(_library.library())
     return nodes(lif(torch.rand(4, 2, 16, 3, 3, requires_grad=True)))
 
@@ -61,7 +61,7 @@ def of_swaps(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def of_convolution(channels: int, *, stride: int = 1) -> set[str]:
     conv = Conv2d(channels, channels, 3, stride, 1, bias=False)
-    conv.compiled = bool(_library.library())
+    conv.compiled = has_tiles()
     with torch.autocast("cpu", torch.bfloat16):
         return nodes(conv(torch.rand(2, channels, 3, 3)))
 
@@ -75,9 +75,9 @@ OURS, PYTORCHS = "_ConvolutionBackward", "ConvolutionBackward0"
 
 def test_with_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = reported(CPU)
-    assert ("_FireBackward" in of_neurons()) == (paths[status.FIRE].path == status.COMPILED)
-    assert ("_CompiledBackward" in of_columns()) == (paths[status.COLUMNS].path == status.COMPILED)
-    assert "_EagerBackward" in of_columns(compiled=False)
+    assert ("_BnAddLifBackward" in of_neurons()) == (paths[status.BN_ADD_LIF].path == status.COMPILED)
+    assert ("_GatherCompiledBackward" in of_columns()) == (paths[status.COLUMNS].path == status.COMPILED)
+    assert "_GatherEagerBackward" in of_columns(compiled=False)
     assert (of_swaps(monkeypatch) == status.COMPILED) == (paths[status.SWAPS].path == status.COMPILED)
     gradient = paths[status.WEIGHT_GRADIENT]
     if gradient.path != status.TILES:
@@ -93,14 +93,15 @@ def test_with_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_compiler(no_compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = reported(CPU)
-    assert (paths[status.FIRE].path, paths[status.WEIGHT_GRADIENT].path) == (status.EAGER, status.PYTORCH)
+    assert paths[status.BN_ADD_LIF].path == status.EAGER
+    assert paths[status.WEIGHT_GRADIENT].path == status.PYTORCH
     assert paths[status.COLUMNS].path == status.PYTORCH
     assert paths[status.SWAPS].path == status.PYTORCH
     assert of_swaps(monkeypatch) == status.EAGER
-    assert "_PiecesBackward" in of_neurons()
-    assert "_EagerBackward" in of_columns()
+    assert "_LifBackward" in of_neurons()
+    assert "_GatherEagerBackward" in of_columns()
     assert PYTORCHS in of_convolution(64)
-    for name in (status.FIRE, status.WEIGHT_GRADIENT, status.COLUMNS, status.SWAPS):
+    for name in (status.BN_ADD_LIF, status.WEIGHT_GRADIENT, status.COLUMNS, status.SWAPS):
         assert "no C++ compiler found" in paths[name].reason
 
 
@@ -111,14 +112,11 @@ def test_why_there_are_no_tiles(listed: str, reason: str, monkeypatch: pytest.Mo
     class Made:
         reason = "compiled"
 
-        def call(self, name: str) -> int:
-            return 64
-
     monkeypatch.setattr(status, "library", Made)
     monkeypatch.setattr(status, "has_tiles", lambda: False)
     monkeypatch.setattr(status, "cpu_features", lambda: listed)
     paths = reported(CPU)
-    assert paths[status.FIRE].path == status.COMPILED
+    assert paths[status.BN_ADD_LIF].path == status.COMPILED
     assert paths[status.WEIGHT_GRADIENT].path == status.PYTORCH
     assert paths[status.WEIGHT_GRADIENT].reason.endswith(reason)
 
@@ -127,5 +125,5 @@ def test_cuda_asks_for_no_compiled_operators(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(status, "library", None)
     monkeypatch.setattr(status, "has_tiles", None)
     paths = {name: path.path for name, path in reported(CUDA).items()}
-    assert paths.pop(status.FIRE) == status.SPIKINGJELLY
+    assert paths.pop(status.BN_ADD_LIF) == status.SPIKINGJELLY
     assert set(paths.values()) == {status.PYTORCH}

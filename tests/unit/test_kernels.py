@@ -8,24 +8,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NEURONS, needs_compiler
+from networks import NEURONS, needs_compiler, needs_tiles
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tdsnn.kernels import _library, fire
+from tdsnn.kernels import _library
 from tdsnn.kernels.convolution import Conv2d, has_tiles, weight_gradient
-from tdsnn.kernels.neuron import Neuron, fire_in_pieces
+from tdsnn.kernels.lif import LIFConfig, lif
+from tdsnn.kernels.moments import moments
 from tdsnn.models._base import MODELS
-from tdsnn.models._neurons import LIF, activate
+from tdsnn.models._neurons import LIF, bn_add_act
 from tdsnn.topography.responses import record
-
-needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
 
 
 def literal(
     bn: nn.BatchNorm2d,
     current: Tensor,
-    neuron: Neuron,
+    neuron: LIFConfig,
     *,
     steps: int,
     constant: bool,
@@ -38,7 +37,8 @@ def literal(
         out = out.repeat(steps, 1, 1, 1)
     if shortcut is not None:
         out = out + (shortcut if shortcut_bn is None else shortcut_bn(shortcut))
-    return fire_in_pieces(out.reshape(steps, -1), neuron).view(steps, -1, *out.shape[1:])
+    spikes, _ = lif(out.reshape(steps, -1), neuron)
+    return spikes.view(steps, -1, *out.shape[1:])
 
 
 def normal(*shape: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -66,7 +66,7 @@ def batch_norm(channels: int, *, seed: int, training: bool) -> nn.BatchNorm2d:
     seed=st.integers(0, 10_000),
 )
 def test_layer_equals_its_parts(
-    neuron: Neuron, steps: int, size: tuple[int, int, int, int], kind: str, training: bool, seed: int
+    neuron: LIFConfig, steps: int, size: tuple[int, int, int, int], kind: str, training: bool, seed: int
 ) -> None:
     """Spikes, gradients of all operands and parameters, and running statistics."""
     images, channels, height, width = size
@@ -75,8 +75,8 @@ def test_layer_equals_its_parts(
     training = training and rows * height * width > 1
     results = []
     for compiled in (False, True):
-        lif = LIF(neuron)
-        lif.compiled = compiled
+        layer = LIF(neuron)
+        layer.compiled = compiled
         bn = batch_norm(channels, seed=seed, training=training)
         bn2 = batch_norm(channels, seed=seed + 9, training=training) if kind.startswith("norm") else None
         z = normal(rows, channels, height, width, seed=seed + 1, scale=2.0, shift=0.5).requires_grad_()
@@ -86,7 +86,7 @@ def test_layer_equals_its_parts(
             else None
         )
         common = {"steps": steps, "constant": constant, "shortcut": r, "shortcut_bn": bn2}
-        out = activate(lif, bn, z, **common) if compiled else literal(bn, z, neuron, **common)
+        out = bn_add_act(layer, bn, z, **common) if compiled else literal(bn, z, neuron, **common)
         weight = normal(*out.shape, seed=seed + 3)
         (out * weight).sum().backward()
         tensors = {"z": z.grad, "w": bn.weight.grad, "b": bn.bias.grad}
@@ -109,10 +109,10 @@ def test_layer_equals_its_parts(
 def test_half_precision_rounds_only_what_is_stored(threads: int) -> None:
     bn, half_bn = (batch_norm(32, seed=0, training=True) for _ in range(2))
     z = normal(8, 32, 14, 14, seed=1, scale=2.0).bfloat16().requires_grad_()
-    lif = LIF(Neuron())
-    lif.compiled = True
-    out = activate(lif, half_bn, z, steps=4)
-    expected = literal(bn, z.float(), Neuron(), steps=4, constant=False, shortcut=None, shortcut_bn=None)
+    layer = LIF(LIFConfig())
+    layer.compiled = True
+    out = bn_add_act(layer, half_bn, z, steps=4)
+    expected = literal(bn, z.float(), LIFConfig(), steps=4, constant=False, shortcut=None, shortcut_bn=None)
     assert out.dtype == torch.bfloat16
     assert (out.float() != expected).float().mean() < 1e-4
     weight = normal(*out.shape, seed=2).bfloat16()
@@ -121,14 +121,36 @@ def test_half_precision_rounds_only_what_is_stored(threads: int) -> None:
     assert (ours - theirs).norm() / theirs.norm() < 0.01
 
 
+def outlier(x: Tensor, *, row: int, deviations: float) -> Tensor:
+    x[row] = x.mean() + deviations * x.std()
+    return x
+
+
 @needs_compiler
-def test_statistics_do_not_cancel_far_from_zero() -> None:
-    bn = nn.BatchNorm2d(3, momentum=1.0)
-    x = normal(7, 3, 50, 50, seed=0, scale=0.01, shift=100.0)
-    norm = fire.normalisation(bn, x.permute(0, 2, 3, 1).reshape(-1, 3))
-    exact = x.double().var((0, 2, 3), unbiased=False)
-    torch.testing.assert_close(norm.variance.double(), exact, rtol=1e-5, atol=0.0)
-    torch.testing.assert_close(norm.mean.double(), x.double().mean((0, 2, 3)), rtol=1e-7, atol=0.0)
+@pytest.mark.parametrize(
+    "x",
+    [
+        normal(17_500, 3, seed=0, scale=0.01, shift=100.0),
+        outlier(normal(17_500, 3, seed=0, shift=0.5), row=0, deviations=300),
+        outlier(normal(20, 40, seed=0, shift=0.5), row=0, deviations=300),
+        outlier(normal(1_000, 5, seed=0), row=500, deviations=1e4),
+        normal(2, 1, seed=0),
+    ],
+    ids=["far from zero", "first row far out", "few rows", "another row far out", "two rows"],
+)
+def test_moments_do_not_cancel(x: Tensor) -> None:
+    mean, variance = moments(x)
+    exact = x.double()
+    torch.testing.assert_close(variance.double(), exact.var(0, unbiased=False), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(mean.double(), exact.mean(0), rtol=1e-6, atol=1e-7)
+
+
+@needs_compiler
+def test_moments_of_what_is_no_number_are_none() -> None:
+    x = normal(50, 3, seed=0)
+    x[::2, 1], x[7, 2] = torch.nan, torch.inf
+    mean, variance = moments(x)
+    assert mean.isfinite().tolist() == variance.isfinite().tolist() == [True, False, False]
 
 
 @needs_compiler
@@ -168,13 +190,13 @@ def test_the_same_call_gives_the_same_bits() -> None:
 def test_only_what_is_asked_for_is_computed() -> None:
     """An attack wants the gradient at the image alone; frozen weights get none."""
     bn = batch_norm(16, seed=0, training=False)
-    lif = LIF(Neuron())
-    lif.compiled = True
+    layer = LIF(LIFConfig())
+    layer.compiled = True
     z = normal(4, 16, 6, 6, seed=1).requires_grad_()
-    (alone,) = torch.autograd.grad(activate(lif, bn, z, steps=4).sum(), z)
+    (alone,) = torch.autograd.grad(bn_add_act(layer, bn, z, steps=4).sum(), z)
     assert bn.weight.grad is None
     bn.requires_grad_(False)
-    (frozen,) = torch.autograd.grad(activate(lif, bn, z, steps=4).sum(), z)
+    (frozen,) = torch.autograd.grad(bn_add_act(layer, bn, z, steps=4).sum(), z)
     assert torch.equal(alone, frozen)
 
 
@@ -202,7 +224,7 @@ def test_weight_gradient_equals_the_full_precision_one(
     result = F.conv2d(x.float(), weight, stride=stride, padding=1)
     grad = normal(*result.shape, seed=2).bfloat16()
     expected = torch.autograd.grad(result, weight, grad.float())[0]
-    got = weight_gradient(x, grad, stride=stride)
+    got = weight_gradient(x, grad, stride)
     assert (got - expected).norm() / expected.norm() < 1e-5
 
 
@@ -221,7 +243,7 @@ def test_weight_gradient_equals_the_full_precision_one(
 def test_convolution_equals_pytorch_under_autocast(settings: dict[str, Any]) -> None:
     ours, theirs = (kind(32, 64, 3, bias=False, **settings) for kind in (Conv2d, nn.Conv2d))
     theirs.load_state_dict(ours.state_dict())
-    ours.compiled = True
+    ours.compiled = has_tiles()
     grads = []
     for conv in (ours, theirs):
         x = normal(4, 32, 9, 9, seed=0).requires_grad_()

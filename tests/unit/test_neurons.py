@@ -11,14 +11,14 @@ from spikingjelly.activation_based import functional, neuron, surrogate
 from spikingjelly.activation_based.model import spiking_resnet
 
 from tdsnn.errors import UsageError
-from tdsnn.kernels import neuron as eager
-from tdsnn.kernels.neuron import Neuron
+from tdsnn.kernels import lif as eager
+from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models._base import MODELS
 from tdsnn.models._neurons import LIF
 from tdsnn.topography.responses import record
 
 
-def reference(spec: Neuron) -> neuron.LIFNode:
+def reference(spec: LIFConfig) -> neuron.LIFNode:
     return neuron.LIFNode(
         tau=spec.tau,
         decay_input=spec.decay_input,
@@ -32,7 +32,7 @@ def reference(spec: Neuron) -> neuron.LIFNode:
 
 @settings(max_examples=60, deadline=None)
 @given(spec=NEURONS, steps=st.integers(1, 6), seed=st.integers(0, 10_000))
-def test_lif_equals_spikingjelly(spec: Neuron, steps: int, seed: int) -> None:
+def test_lif_equals_spikingjelly(spec: LIFConfig, steps: int, seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)
     current = (2 * torch.randn(steps, 3, 5, generator=draws) + 0.5).requires_grad_()
     weight = torch.randn(steps, 3, 5, generator=draws)
@@ -49,17 +49,25 @@ def test_pieces_and_memory_layout_change_nothing(piece: int, monkeypatch: pytest
     plain = 2 * torch.randn(4, 2, 3, 5, 7)
     lasting = plain.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (4, 2))
     once = plain[:1].expand(4, *plain.shape[1:])
-    layer = LIF(Neuron())
-    assert torch.equal(layer(lasting), reference(Neuron())(plain))
+    layer = LIF(LIFConfig())
+    assert torch.equal(layer(lasting), reference(LIFConfig())(plain))
     assert layer(lasting).stride() == lasting.stride()
-    assert torch.equal(layer(once), reference(Neuron())(once.contiguous()))
+    assert torch.equal(layer(once), reference(LIFConfig())(once.contiguous()))
 
 
 def test_half_precision_keeps_the_membrane_in_full_precision() -> None:
     current = (2 * torch.randn(4, 50)).bfloat16()
-    out = LIF(Neuron())(current)
+    out = LIF(LIFConfig())(current)
     assert out.dtype == torch.bfloat16
-    assert torch.equal(out.float(), reference(Neuron())(current.float()))
+    assert torch.equal(out.float(), reference(LIFConfig())(current.float()))
+
+
+def test_double_precision_is_kept() -> None:
+    config = LIFConfig(tau=3.0, v_threshold=100.0)
+    current, state, node = torch.randn(4, 50, dtype=torch.float64), {}, reference(config)
+    LIF(config)(current, state, "silent")
+    node(current)
+    torch.testing.assert_close(state["silent"], node.v, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.gpu
@@ -67,13 +75,13 @@ def test_cuda_path_equals_the_cpu_one() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     current = 2 * torch.randn(4, 1000)
-    assert torch.equal(LIF(Neuron())(current.cuda()).cpu(), LIF(Neuron())(current))
+    assert torch.equal(LIF(LIFConfig())(current.cuda()).cpu(), LIF(LIFConfig())(current))
 
 
 @pytest.mark.parametrize("wrong", [{"tau": 1.0}, {"surrogate": "step"}, {"surrogate_alpha": 0.0}])
 def test_wrong_neurons_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        Neuron(**wrong)
+        LIFConfig(**wrong)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

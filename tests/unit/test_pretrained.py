@@ -49,6 +49,17 @@ def test_a_folder_and_back(embedded: Path, tmp_path: Path) -> None:
     assert json.loads(files[1]["config.json"])["dataset"] == "digits"
 
 
+def test_default_type_and_device_do_not_matter(embedded: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            loaded = Model.from_pretrained("tiny")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert loaded.conv.weight.dtype == torch.float32
+    assert same(loaded, tiny())
+
+
 def test_zoo_entries_and_any_class(embedded: Path) -> None:
     assert isinstance(Model.from_pretrained("tiny"), Tiny)
     with pytest.raises(UsageError, match="is a Tiny, not a Other"):

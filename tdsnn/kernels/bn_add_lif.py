@@ -1,0 +1,200 @@
+"""Normalisation, shortcut and LIF neurons as one CPU operator, forward and backward.
+
+The layer computes ``LIF(normalise(current) + [normalise](shortcut))`` over all time steps while the numbers
+pass through the registers once. Nothing is kept for the backward pass but the operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdsnn.kernels import _bn_add_lif_inputs as c
+from tdsnn.kernels._bn_add_lif_inputs import DIFFERENTIABLE, POSITIONS, SCHEMA, Inputs
+from tdsnn.kernels._library import MAX_STEPS, STORAGE, library
+from tdsnn.kernels._operators import below_autograd, define, differentiable_gradients, is_transformed
+from tdsnn.kernels.lif import LIFConfig, differentiable_lif
+from tdsnn.kernels.moments import Normalisation
+
+_NONE = Normalisation()
+
+
+def supports(current: Tensor, steps: int) -> bool:
+    """Whether the operator takes this current."""
+    return (
+        current.device.type == "cpu"
+        and current.dtype in STORAGE
+        and steps <= MAX_STEPS
+        and not is_transformed()
+    )
+
+
+def bn_add_lif(
+    current: Tensor,
+    config: LIFConfig,
+    *,
+    steps: int,
+    normalise: Normalisation = _NONE,
+    shortcut: Tensor | None = None,
+    normalise_shortcut: Normalisation = _NONE,
+    initial: Tensor | None = None,
+    keep_last: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Spikes (T, M, C) in the dtype of the current, and the potential (M, C) in fp32 after the last step.
+
+    Args:
+        current: (T, M, C), or (M, C) if it is the same at every step; fp32 or bf16.
+        steps: T, at most :data:`MAX_STEPS`.
+        shortcut: (T, M, C) or None, of the same dtype.
+        initial: potential (M, C) in fp32 before the first step; None is at rest.
+        keep_last: whether the last potential is asked for; otherwise what is returned for it is empty.
+
+    Raises:
+        MissingError: there are no compiled operators here.
+    """
+    spikes, last = _FORWARD(
+        current,
+        *normalise,
+        shortcut,
+        *normalise_shortcut,
+        initial,
+        steps,
+        keep_last,
+        config.tau,
+        config.v_threshold,
+        config.v_reset,
+        config.decay_input,
+        config.detach_reset,
+        config.surrogate_alpha,
+    )
+    return spikes, last
+
+
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    inputs = c.contiguous(arguments)
+    spikes, last = _empty_outputs(inputs)
+    to_last = last.data_ptr() if inputs.keep_last else None
+    library().call("tdsnn_bn_add_lif", c.problem(inputs), spikes.data_ptr(), to_last)
+    return spikes, last
+
+
+def _empty_outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    size = inputs.current.shape[-2:]
+    spikes = inputs.current.new_empty((inputs.steps, *size))
+    return spikes, spikes.new_empty(size if inputs.keep_last else (0,), dtype=torch.float32)
+
+
+def _backward(
+    grad_spikes: Tensor, grad_last: Tensor | None, wanted: Sequence[bool], *arguments: Any
+) -> tuple[Tensor, ...]:
+    inputs = c.contiguous(arguments)
+    grad_spikes = grad_spikes.to(inputs.current.dtype).contiguous()
+    grad_last = None if grad_last is None else grad_last.contiguous()
+    gradients = _empty_gradients(grad_spikes, grad_last, wanted, *inputs)
+    library().call(
+        "tdsnn_bn_add_lif_backward",
+        c.problem(inputs),
+        grad_spikes.data_ptr(),
+        c.address(grad_last),
+        *(each.data_ptr() if want else None for each, want in zip(gradients, wanted, strict=True)),
+    )
+    return gradients
+
+
+def _empty_gradients(
+    _grad_spikes: Tensor, _grad_last: Tensor | None, wanted: Sequence[bool], *arguments: Any
+) -> tuple[Tensor, ...]:
+    """For the differentiable inputs; (0,) for one that is not wanted."""
+    return tuple(
+        torch.empty_like(arguments[position], memory_format=torch.contiguous_format)
+        if want
+        else arguments[0].new_empty((0,))
+        for position, want in zip(POSITIONS, wanted, strict=True)
+    )
+
+
+class _BnAddLif(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        ctx.tensors = [k for k, each in enumerate(arguments) if isinstance(each, Tensor)]
+        ctx.save_for_backward(*(arguments[k] for k in ctx.tensors))
+        ctx.settings = [None if isinstance(each, Tensor) else each for each in arguments]
+        ctx.set_materialize_grads(False)
+        spikes, last = below_autograd(_FORWARD, *arguments)
+        return spikes, last
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradients: list[Tensor | None] = [None] * len(ctx.settings)
+        grad_spikes, grad_last = grads
+        if grad_spikes is None and grad_last is None:
+            return tuple(gradients)
+        arguments = list(ctx.settings)
+        for position, tensor in zip(ctx.tensors, ctx.saved_tensors, strict=True):
+            arguments[position] = tensor
+        inputs = Inputs(*arguments)
+        if grad_spikes is None:
+            grad_spikes = inputs.current.new_zeros((inputs.steps, *inputs.current.shape[-2:]))
+        wanted = [ctx.needs_input_grad[position] for position in POSITIONS]
+        computed: Sequence[Tensor | None]
+        if torch.is_grad_enabled():  # second derivatives may be asked for
+            computed = _differentiable_backward(grad_spikes, grad_last, inputs)
+        else:
+            # The gradients of weight and bias come together.
+            pairs = [wanted[3] or wanted[4]] * 2 + [wanted[5] or wanted[6]] * 2
+            computed = _BACKWARD(grad_spikes, grad_last, wanted[:3] + pairs, *inputs)
+        for position, want, gradient in zip(POSITIONS, wanted, computed, strict=True):
+            gradients[position] = gradient if want else None
+        return tuple(gradients)
+
+
+def _differentiable_backward(
+    grad_spikes: Tensor, grad_last: Tensor | None, inputs: Inputs
+) -> list[Tensor | None]:
+    operands: list[Any] = [inputs[position] for position in POSITIONS]
+    grads = grad_spikes, torch.zeros_like(grad_spikes[0]).float() if grad_last is None else grad_last
+    return differentiable_gradients(partial(_from_pytorch, inputs), operands, grads)
+
+
+def _from_pytorch(inputs: Inputs, *operands: Any) -> tuple[Tensor, Tensor]:
+    """The operator from differentiable operations, with ``operands`` for its differentiable inputs."""
+    inputs = inputs._replace(**dict(zip(DIFFERENTIABLE, operands, strict=True)))
+    current = _normalised(*inputs.current_operand)
+    if inputs.shortcut is not None:
+        current = current + _normalised(*inputs.shortcut_operand)
+    size = current.shape[-2:]
+    spikes_TM, last_M = differentiable_lif(
+        current.expand(inputs.steps, *size).flatten(1),
+        None if inputs.initial is None else inputs.initial.flatten(),
+        config=inputs.config,
+    )
+    return spikes_TM.view(-1, *size).to(inputs.current.dtype), last_M.view(size)
+
+
+def _normalised(*operand: Any) -> Tensor:
+    data, mean, variance, weight, bias, epsilon, of_batch = operand
+    x: Tensor = data.float()
+    if mean is None:
+        return x
+    if of_batch:
+        variance, mean = torch.var_mean(x.flatten(0, -2), 0, correction=0)
+    scale: Tensor = (variance + epsilon).rsqrt() * weight
+    return torch.addcmul(bias, x - mean, scale)
+
+
+_FORWARD = define(
+    f"bn_add_lif({SCHEMA}) -> (Tensor spikes, Tensor last)",
+    cpu=_forward,
+    fake=lambda *arguments: _empty_outputs(Inputs(*arguments)),
+    function=_BnAddLif,
+)
+_BACKWARD = define(
+    f"bn_add_lif_backward(Tensor grad_spikes, Tensor? grad_last, bool[] wanted, {SCHEMA}) -> "
+    f"({', '.join(['Tensor'] * len(DIFFERENTIABLE))})",
+    cpu=_backward,
+    fake=_empty_gradients,
+)
