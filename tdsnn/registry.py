@@ -48,14 +48,21 @@ class Registry(Generic[T]):
 
     def load(self, name: str) -> T:
         """Import the plug-in and return the one object its module exports."""
-        targets = _targets(self.package)
-        if name not in targets:
-            raise suggest(name, targets, kind=self.kind, command=self.command)
-        module_name, _, attribute = targets[name].partition(":")
+        module_name, _, attribute = self._target(name).partition(":")
         module: Any = importlib.import_module(module_name)
         if not attribute:
             (attribute,) = module.__all__
         return cast(T, getattr(module, attribute))
+
+    def module(self, name: str) -> str:
+        """Dotted name of the module that the plug-in is from; imports nothing."""
+        return self._target(name).partition(":")[0]
+
+    def _target(self, name: str) -> str:
+        targets = _targets(self.package)
+        if name not in targets:
+            raise suggest(name, targets, kind=self.kind, command=self.command)
+        return targets[name]
 
 
 @cache

@@ -5,8 +5,8 @@ Schema 1 of ``result.json``::
     schema       1
     settings     what was asked for: dataset and its digest, n, seed, dtype, attacks and their settings
     settings_digest
-    models       one record for each model: checkpoint sha256, source, T, surrogate, twin
-    cells        one record for each (model, attack, eps), in table order
+    models       one record for each model: checkpoint sha256, T, surrogate, twin, gates, signs of masking
+    cells        one record for each (model, attack, variant, eps), in table order
     comparisons  paired differences, topographic minus twin
     provenance   everything that may differ between two runs with equal numbers: dates, wall time,
                  versions, device, code state
@@ -21,7 +21,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,14 @@ class Figure:
     """How the interval was computed."""
 
 
+class Place(NamedTuple):
+    """Which row of a table a cell is in."""
+
+    attack: str
+    variant: str
+    eps_255: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One figure of one model: its accuracy without attack, or under one attack of one strength."""
@@ -57,8 +65,10 @@ class Cell:
     model: str
     attack: str
     """Registered name; ``clean`` without attack; ``worst case`` for the union of attacks."""
+    variant: str = ""
+    """Settings and norm that differ from the attack's defaults, as they are typed."""
     eps_255: float
-    """Strength in units of 1/255."""
+    """Strength in units of 1/255, in L0 of values."""
     norm: str | None
     settings: Mapping[str, Any]
     accuracy: Figure | None
@@ -68,6 +78,16 @@ class Cell:
     error: str | None = None
     """Why there is no number."""
 
+    @property
+    def place(self) -> Place:
+        """Row of the cell, the same for all models."""
+        return Place(self.attack, self.variant, self.eps_255)
+
+    @property
+    def title(self) -> str:
+        """Attack and variant as they are typed."""
+        return titled(self.attack, self.variant)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -76,6 +96,7 @@ class Comparison:
     model: str
     twin: str
     attack: str
+    variant: str = ""
     eps_255: float
     difference: Figure
     """Percentage points."""
@@ -84,6 +105,11 @@ class Comparison:
     p_mcnemar: float
     p_holm: float
     """Adjusted over all comparisons of the result."""
+
+    @property
+    def place(self) -> Place:
+        """Row of the cells that are compared."""
+        return Place(self.attack, self.variant, self.eps_255)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +133,11 @@ class Result:
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "provenance": dict(self.provenance),
         }
+
+
+def titled(attack: str, variant: str) -> str:
+    """An attack and what differs from its defaults, as one types it."""
+    return f"{attack}:{variant}" if variant else attack
 
 
 def accuracy_figure(right: int, n: int) -> Figure:
@@ -140,27 +171,29 @@ def digest_of(document: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """Verdicts of a finished cell and how long they took."""
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores of a cell, how long they took, and the checks that let them pass."""
 
-    right: NDArray[np.bool_]
-    """(n,) whether each image is still classified correctly."""
+    values: NDArray[Any]
+    """(k,) of the first k samples; k is n in a finished cell. Of a classifier bool, right or not."""
     seconds: float
+    gates: tuple[Mapping[str, Any], ...] = ()
 
 
 class ResultFolder:
-    """A folder with one file for each finished cell, and the result at the end.
+    """A folder with one file for each cell, and the result at the end.
 
-    ``cells/KEY.safetensors`` holds the verdicts; a key is never written twice with other content, so an
-    interrupted run goes on at its next cell. ``result.json`` and ``samples.safetensors`` appear at the end.
+    ``cells/KEY.safetensors`` holds the scores of the batches that are done, so an interrupted run goes on at
+    the next batch. A key belongs to one content: what is written later only adds samples. ``result.json`` and
+    ``samples.safetensors`` appear at the end.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read_cell(self, key: str, n: int) -> Verdicts | None:
-        """Verdicts of a finished cell, None if there is none yet.
+    def read_cell(self, key: str, n: int, *, batch_size: int) -> Scores | None:
+        """Scores of a cell of n samples as far as it is done, None if it was not begun.
 
         Raises:
             IntegrityError: the file is damaged.
@@ -170,31 +203,41 @@ class ResultFolder:
             return None
         try:
             arrays = load(path.read_bytes())
-            verdicts = Verdicts(right=arrays["right"].astype(bool), seconds=float(arrays["seconds"][0]))
+            scores = Scores(
+                values=arrays["scores"],
+                seconds=float(arrays["seconds"][0]),
+                gates=tuple(json.loads(arrays["gates"].tobytes())),
+            )
         except (SafetensorError, KeyError, IndexError, ValueError) as error:
             raise _damaged(path, str(error)) from error
-        if verdicts.right.shape != (n,):
-            raise _damaged(path, f"it holds shape {verdicts.right.shape}, not ({n},)")
-        return verdicts
+        done = scores.values.size
+        if scores.values.shape != (done,) or done > n or (done < n and done % batch_size):
+            raise _damaged(path, f"it holds shape {scores.values.shape}, not ({n},)")
+        return scores
 
-    def write_cell(self, key: str, verdicts: Verdicts) -> None:
-        """Keep the verdicts of a finished cell."""
-        arrays = {"right": verdicts.right.astype(np.uint8), "seconds": np.array([verdicts.seconds])}
+    def write_cell(self, key: str, scores: Scores) -> None:
+        """Keep the scores of a cell as far as it is done."""
+        arrays = {
+            "scores": scores.values,
+            "seconds": np.array([scores.seconds]),
+            "gates": np.frombuffer(json.dumps(scores.gates).encode(), dtype=np.uint8),
+        }
         write_atomic(self._cell(key), save(arrays))
 
-    def write_result(self, result: Result, verdicts: Mapping[str, NDArray[np.bool_]]) -> None:
-        """Write ``result.json`` and, with one (n,) 0/1 array for each cell, ``samples.safetensors``.
+    def write_result(self, result: Result, scores: Mapping[str, NDArray[Any]]) -> None:
+        """Write ``result.json`` and, with the scores of each cell, ``samples.safetensors``.
 
         Args:
-            verdicts: cell key to (n,) bool. The arrays are named ``MODEL/ATTACK/EPS``; ``indices`` says which
-                images of the split they are about.
+            scores: cell key to (n,), bool as 0 and 1. The arrays are named ``MODEL/ATTACK[:VARIANT]/EPS``;
+                ``indices`` says which images of the split they are about.
         """
         n = int(result.settings["n"])
         arrays: dict[str, NDArray[Any]] = {"indices": np.arange(n, dtype=np.int64)}
         for cell in result.cells:
-            if cell.key in verdicts:
-                name = f"{cell.model}/{cell.attack}/{cell.eps_255:g}"
-                arrays[name] = verdicts[cell.key].astype(np.uint8)
+            if cell.key in scores:
+                values = scores[cell.key]
+                name = f"{cell.model}/{cell.title}/{cell.eps_255:g}"
+                arrays[name] = values.astype(np.uint8) if values.dtype == np.bool_ else values
         write_atomic(self.folder / "samples.safetensors", save(arrays))
         text = json.dumps(result.document(), indent=2, allow_nan=False) + "\n"
         write_atomic(self.folder / "result.json", text.encode())

@@ -6,8 +6,10 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ PACKAGES = (
 )
 
 _PACKAGE = Path(__file__).resolve().parent
-_SOURCE = (".py", ".cpp", ".h")
+_SOURCE = (".py", ".cpp", ".h", ".cu")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -105,20 +107,46 @@ def git_state(folder: Path = _PACKAGE) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def code_digest(*, parts: Iterable[str], extra: Iterable[Path] = ()) -> str:
-    """sha256 over the source files of parts of the package and over extra files (plug-ins from outside).
+def code_digest(*, parts: Iterable[str], plug_ins: Iterable[str] = ()) -> str:
+    """sha256 over the source files of parts of the package and over those of plug-ins from outside.
 
     Args:
         parts: names in the package, either folders (all modules below them) or modules (``"stats.py"``).
+        plug_ins: dotted names of imported modules. Of one from outside, every source file of its top-level
+            package counts, since it may use any of them; packages that :func:`machine` pins by their version,
+            and this project's own, do not count.
     """
-    files: set[Path] = set(extra)
+    files: set[Path] = set()
     for part in parts:
         path = _PACKAGE / part
-        files |= {file for file in path.rglob("*") if file.suffix in _SOURCE} if path.is_dir() else {path}
+        files |= _sources(path) if path.is_dir() else {path}
+    for module in plug_ins:
+        files |= _outside(module)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _sources(folder: Path) -> set[Path]:
+    return {file for file in folder.rglob("*") if file.suffix in _SOURCE}
+
+
+@cache
+def _outside(module: str) -> frozenset[Path]:
+    """Source files of the top-level package of a module; none of a package that is known by its version."""
+    top = module.partition(".")[0]
+    if top in (_PACKAGE.name, *PACKAGES):
+        return frozenset()
+    package = sys.modules.get(top)
+    if package is None or getattr(package, "__file__", None) is None:
+        # A namespace shared by several distributions, or a module that was loaded from its file alone.
+        package = sys.modules.get(module)
+    file = getattr(package, "__file__", None)
+    if file is None:
+        return frozenset()
+    path = Path(file).resolve()
+    return frozenset(_sources(path.parent) if path.name == "__init__.py" else {path})
 
 
 def _version(package: str) -> str | None:

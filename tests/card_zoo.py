@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from toys import Linear, flat, split
 
 from tdsnn import paths
-from tdsnn.bench.plan import Plan, Subject, make_strikes
+from tdsnn.attacks._spec import attack_specs
+from tdsnn.bench.plan import ModelEntry, Plan
 from tdsnn.bench.runner import run_bench
 from tdsnn.manifest import load_release, resolve, write_release
 from tdsnn.maps.survey import SHUFFLED, Entry, Survey
@@ -112,13 +113,13 @@ def document(path: Path, content: Any) -> None:
 def bench(project: Path, tmp_path: Path, *, stem: str = "one", **weights: str) -> dict[str, Any]:
     """A benchmark of a model without a gradient and one with, under the zoo's names and the given weights."""
     ours, theirs = weights.get("ours", "a" * 64), weights.get("theirs", "b" * 64)
-    subjects = [
-        Subject(name=TOPO, model=flat(), checkpoint_sha256=ours, source="path", twin=TWIN),
-        Subject(name=TWIN, model=Linear(), checkpoint_sha256=theirs, source="path"),
+    entries = [
+        ModelEntry(name=TOPO, model=flat(), checkpoint_sha256=ours, source="path", twin=TWIN),
+        ModelEntry(name=TWIN, model=Linear(), checkpoint_sha256=theirs, source="path"),
     ]
-    strikes = make_strikes(["pgd", "gaussian"], eps_255=[64, 96])
-    plan = Plan(dataset="toys", split=split(Linear(), 40), n=40, strikes=strikes)
-    result = run_bench(plan, subjects, ResultFolder(tmp_path / stem)).document()
+    attacks = attack_specs(["pgd", "gaussian"], eps=[64, 96])
+    plan = Plan(dataset="toys", split=split(Linear(), 40), n=40, attacks=attacks)
+    result = run_bench(plan, entries, ResultFolder(tmp_path / stem)).document()
     document(project / "benchmarks" / "results" / "bench" / f"{stem}.json", result)
     return result
 

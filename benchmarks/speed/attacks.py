@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.speed._measure import Row, Settings, Target, interleave, speedup_row
 from tdsnn import manifest, zoo
 from tdsnn.attacks._base import configure
-from tdsnn.attacks._gradient import predict
+from tdsnn.attacks._gradient import respond
 from tdsnn.data._base import load_split
 from tdsnn.errors import MissingError
 
@@ -46,7 +46,7 @@ def run(settings: Settings) -> list[Row]:
 def _row(model: nn.Module, shares: list[_Batches], eps_255: int) -> Row:
     images = sum(len(indices) for indices, _, _ in shares[0])
     stock, ours = Theirs(model, shares, eps_255 / 255), Ours(model, shares, eps_255 / 255)
-    predict(model, shares[0][0][1])
+    respond(model, shares[0][0][1])
     timings = interleave({"torchattacks": stock, "ours": ours}, rounds=len(shares), warmup=0)
     return speedup_row(
         f"PGD-{_STEPS}, eps {eps_255}/255, {len(ours.robust)} images, against torchattacks",
@@ -97,10 +97,10 @@ class Theirs:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for _, x, y in next(self.shares):
-                clean = predict(self.watched, x) == y
+                clean = respond(self.watched, x).argmax(1) == y
                 self.watched.seen = []
                 x_adv = self.attack(x, y)
-                last = clean & (predict(self.watched, x_adv) == y)
+                last = clean & (respond(self.watched, x_adv).argmax(1) == y)
                 any_iterate = clean & (torch.stack(self.watched.seen) == y).all(0)
                 self.robust = torch.cat([self.robust, last])
                 self.robust_any = torch.cat([self.robust_any, any_iterate])

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.speed._measure import Row, Settings, Target, in_fresh_process
 from tdsnn import manifest
-from tdsnn.attacks._gradient import predict
-from tdsnn.bench.subjects import load_subjects
+from tdsnn.attacks._gradient import respond
+from tdsnn.bench.entries import load_entries
 from tdsnn.data._base import load_split
 
 _MODEL = "tsresnet18"
@@ -37,10 +37,10 @@ def run(settings: Settings) -> list[Row]:
 def first_batch() -> float:
     """Load and judge as ``tdsnn-zoo bench`` does; returns the time of day when the verdicts are there."""
     names = (_MODEL, manifest.resolve(_MODEL).twin)
-    loaded = load_subjects(names, device=torch.device("cpu"), compiled=True)
+    loaded = load_entries(names, device=torch.device("cpu"), compiled=True)
     split = load_split(loaded.dataset, "test")
     images = torch.from_numpy(np.array(split.images[:_IMAGES])).float() / 255
-    predict(loaded.subjects[0].model, images)
+    respond(loaded.entries[0].model, images)
     return time.time()
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,14 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import finite, inference, predict
+from tdsnn.attacks._gradient import finite, inference, respond
+from tdsnn.attacks._norms import NORMS
+from tdsnn.attacks._settings import Setting, checked, declared
 from tdsnn.errors import GateError, UsageError
 from tdsnn.registry import Registry
+from tdsnn.tasks._base import Task
+from tdsnn.tasks.classification import CLASSIFICATION
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "tdsnn.attacks", "tdsnn-zoo bench --help")
 
-BALL_TOLERANCE = 1e-6
-"""Slack of the eps check: x + eps is rounded once in float32."""
+DEFAULT_STRENGTHS: Mapping[str | None, tuple[float, ...]] = {
+    "linf": (0.5, 1.0, 2.0, 4.0, 8.0),
+    "l2": (16.0, 32.0, 64.0, 128.0, 255.0),
+}
+"""Strengths of gradient attacks in units of 1/255; 128 is the L2 radius of RobustBench on CIFAR-10, 0.5."""
 
 
 @dataclass(frozen=True)
@@ -30,56 +35,72 @@ class Outcome:
     """What an attack left of a batch of N samples."""
 
     x_adv: Tensor
-    """(N, C, H, W) in [0, 1]; equal to the input where the clean verdict was already wrong."""
-    clean_correct: Tensor
-    """(N,) bool: classified correctly without attack."""
+    """(N, C, H, W) in [0, 1]; equal to the input where the clean score was the lowest already."""
+    clean: Tensor
+    """(N,) scores without attack; of a classifier bool, right or not."""
     robust: Tensor
-    """(N,) bool: classified correctly without attack and on the worst input that the attack found."""
-
-    @property
-    def survivors(self) -> int:
-        """How many samples are still classified correctly."""
-        return int(self.robust.sum())
+    """(N,) the lower of the scores without attack and on the worst input that the attack found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
     """Base of every attack. A plug-in is a frozen dataclass: its fields are its settings.
 
-    It implements :meth:`run` and states what its budget means:
-
-    * ``norms`` names the distances in which it keeps to a ball of radius eps; the first is the default.
-    * An empty ``norms`` means that there is no ball (noise): eps is then the strength described by
-      ``eps_meaning``, and only the range [0, 1] is enforced.
+    It implements :meth:`run` and states its budgets: the norms of :data:`NORMS` in which it keeps to a ball
+    of radius eps, the default first, each with the strengths of a benchmark that names none. The one key None
+    means that there is no ball (noise): eps is then what the attack's docstring says, and only the range
+    [0, 1] is enforced. Strengths are in units of 1/255, in L0 of values. A setting has a default and, by
+    ``setting``, the values that it may have.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf",)
-    eps_meaning: ClassVar[str] = "Linf radius"
-    default_eps_255: ClassVar[tuple[float, ...]] = (0.5, 1.0, 2.0, 4.0, 8.0)
-    """Strengths of a benchmark that names none, in units of 1/255."""
+    budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = {"linf": DEFAULT_STRENGTHS["linf"]}
 
-    @property
-    def name(self) -> str:
-        """Registered name: the file name of the plug-in."""
-        return type(self).__module__.rpartition(".")[2]
+    name: str = ""
+    """Registered name; :func:`configure` gives it, else it is the name of the class in lower case."""
+
+    def __post_init__(self) -> None:
+        # The class is frozen for its users; here it gets its name and values of the declared types.
+        if not self.name:
+            object.__setattr__(self, "name", type(self).__name__.lower())
+        for key, value in checked(self.name, self.declared(), self.settings).items():
+            object.__setattr__(self, key, value)
+
+    @classmethod
+    def declared(cls) -> dict[str, Setting]:
+        """Name to what it may be, for every setting."""
+        return declared(cls, besides=["name"])
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes the attack besides eps, norm and seed."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
+    @classmethod
+    def norms(cls) -> tuple[str, ...]:
+        """Distances in which eps is a radius, the default first; none of noise."""
+        return tuple(norm for norm in cls.budgets if norm is not None)
 
     @abstractmethod
     def run(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str | None, generator: SampleDraws
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        eps: float,
+        norm: str | None,
+        task: Task,
+        generator: SampleDraws,
     ) -> Tensor:
         """Candidate inputs (N, C, H, W), one for each sample, in [0, 1] and within ``eps`` of ``x``.
 
         Args:
             model: in eval mode, parameters frozen, stateless.
-            x: correctly classified images (N, C, H, W), float in [0, 1], N >= 1.
-            y: true classes (N,).
-            eps: radius (or strength) in units of the pixel range [0, 1].
-            norm: one of ``norms``; None if there are none.
+            x: images with more than the lowest score, (N, C, H, W), float in [0, 1], N >= 1.
+            y: targets (N,).
+            eps: radius (or strength) in units of the pixel range [0, 1]; in L0 a number of values.
+            norm: one of :meth:`norms`; None if there are none.
+            task: its loss is to be raised, its score to be lowered.
             generator: the only allowed source of randomness.
         """
 
@@ -93,52 +114,66 @@ class Attack(ABC):
         indices: Sequence[int] | NDArray[np.int64],
         seed: int = 0,
         norm: str | None = None,
-        clean_correct: Tensor | None = None,
+        task: Task = CLASSIFICATION,
+        clean: Tensor | None = None,
     ) -> Outcome:
         """Attack a batch and judge it.
 
-        Samples that are wrong without attack never enter. A sample falls if the candidate is misclassified in
-        a fresh forward pass; one that :meth:`run` returned unchanged keeps its clean verdict.
+        Samples that have the lowest score without attack never enter; of a classifier, those that it gets
+        wrong. The others keep the lower of two scores: without attack, and of the candidate in a fresh
+        forward pass. One that :meth:`run` returned unchanged keeps its clean score.
 
         Args:
-            model: maps (N, C, H, W) in [0, 1] to logits (N, K); left in the mode it was found in.
+            model: maps (N, C, H, W) in [0, 1] to outputs (N, K); left in the mode it was found in.
             x: images (N, C, H, W), float in [0, 1].
-            y: true classes (N,), int64.
-            eps: radius (or strength) in units of the pixel range, 0 to 1.
+            y: targets (N,), of a classifier int64.
+            eps: radius (or strength) in units of the pixel range, in L0 a number of values; from 0 to the
+                distance between a black and a white image.
             indices: index of each sample in its dataset; with ``seed`` it fixes all draws.
             norm: default the attack's first.
-            clean_correct: (N,) bool, if the verdicts without attack are known already.
+            clean: (N,) scores without attack, if they are known already.
 
         Raises:
             UsageError: images, labels, eps or norm outside what is described here.
             GateError: a candidate left the ball or [0, 1], or the model gave NaN or infinity.
         """
-        norm = self._check_norm(norm)
-        _check_eps(eps)
+        norm = self.choose_norm(norm)
         _check_batch(x, y, len(indices))
+        check_eps(eps, norm=norm, values=x[0].numel())
         with inference(model):
-            correct = predict(model, x) == y if clean_correct is None else clean_correct.to(x.device)
-            x_adv, robust = x.clone(), correct.clone()
-            if not correct.any():
-                return Outcome(x_adv, correct, robust)
-            places = correct.nonzero().squeeze(1)
+            before = task.score(respond(model, x), y) if clean is None else clean.to(x.device)
+            x_adv, robust = x.clone(), before.clone()
+            places = (before > task.floor).nonzero().squeeze(1)
+            if not len(places):
+                return Outcome(x_adv, before, robust)
             draws = SampleDraws(
                 seed=seed, stream=self.name, indices=np.asarray(indices, dtype=np.int64)[places.cpu().numpy()]
             )
-            found = self.run(model, x[places], y[places], eps=eps, norm=norm, generator=draws).detach()
+            found = self.run(
+                model, x[places], y[places], eps=eps, norm=norm, task=task, generator=draws
+            ).detach()
             self._check_candidates(found, x[places], eps=eps, norm=norm)
             changed = (found != x[places]).flatten(1).any(1)
             if changed.any():
-                robust[places[changed]] = predict(model, found[changed]) == y[places[changed]]
+                after = task.score(respond(model, found[changed]), y[places[changed]])
+                robust[places[changed]] = torch.minimum(before[places[changed]], after)
             x_adv[places] = found
-        return Outcome(x_adv, correct, robust)
+        return Outcome(x_adv, before, robust)
 
-    def _check_norm(self, norm: str | None) -> str | None:
+    def choose_norm(self, norm: str | None) -> str | None:
+        """``norm``, or for None the attack's default.
+
+        Raises:
+            UsageError: the attack does not keep to balls of that norm.
+        """
         if norm is None:
-            return self.norms[0] if self.norms else None
-        if norm not in self.norms:
-            allowed = ", ".join(self.norms) or "none (it has no ball)"
-            raise UsageError(f"The attack {self.name} has no norm '{norm}'; allowed: {allowed}.")
+            return next(iter(self.budgets))
+        if norm not in self.norms():
+            allowed = ", ".join(self.norms()) or "none (it has no ball)"
+            raise UsageError(
+                f"The attack {self.name} has no norm '{norm}'; allowed: {allowed}.",
+                hint="See the attacks: tdsnn-zoo bench --help",
+            )
         return norm
 
     def _check_candidates(self, found: Tensor, x: Tensor, *, eps: float, norm: str | None) -> None:
@@ -149,40 +184,41 @@ class Attack(ABC):
         if low < 0 or high > 1:
             raise GateError(f"{self.name} left the pixel range [0, 1]: it returned [{low:.8f}, {high:.8f}].")
         # Without strength nothing may change, ball or not: this is the negative control of every attack.
-        limit = 0.0 if eps == 0 else (eps + BALL_TOLERANCE if norm == "linf" else None)
-        distance = float((found - x).abs().max())
-        if limit is not None and distance > limit:
+        if norm is None and eps > 0:
+            return
+        measure = NORMS[norm or "linf"]
+        distance = measure.distance(found, x)
+        limit = eps + measure.tolerance(eps, x[0].numel()) if eps else 0.0
+        if distance > limit:
             raise GateError(
                 f"{self.name} left its {norm or 'zero'} ball: distance {distance:.8f}, eps {eps:.8f}."
             )
 
 
-def configure(name: str, **options: float | int | None) -> Attack:
-    """The registered attack ``name`` with the given settings; an option that is None keeps its default.
+def configure(name: str, **settings: bool | int | float | str) -> Attack:
+    """The registered attack ``name``, in any case, with the given settings.
 
     Raises:
-        UsageError: unknown attack, or an option that it does not have.
+        UsageError: unknown attack, a setting that it does not have, or a value that it may not have.
     """
-    kind = ATTACKS.load(name)
-    known = {field.name for field in fields(kind)}
-    chosen = {key: value for key, value in options.items() if value is not None}
-    for key in chosen:
-        if key not in known:
-            has = ", ".join(sorted(known)) or "none"
-            raise UsageError(f"The attack {name} has no option '{key}'; it has: {has}.")
-    return kind(**chosen)
+    registered = next((one for one in ATTACKS.names() if one.casefold() == name.casefold()), name)
+    kind = ATTACKS.load(registered)
+    return kind(name=registered, **checked(registered, kind.declared(), settings))
 
 
-def source_file(attack: Attack) -> Path:
-    """The file that implements the attack."""
-    return Path(inspect.getfile(type(attack)))
+def check_eps(eps: float, *, norm: str | None, values: int) -> None:
+    """Refuse a strength that no image of that many values can need.
 
-
-def _check_eps(eps: float) -> None:
-    if not 0 <= eps <= 1:
+    Raises:
+        UsageError: eps below 0, not a number, or more than there is between a black and a white image.
+    """
+    measure = NORMS[norm or "linf"]
+    most = measure.of_ones(values)
+    if not 0 <= eps <= most:
         raise UsageError(
-            f"eps must lie in [0, 1] (0 to 255 in units of 1/255), not {eps:g} ({255 * eps:g}/255).",
-            hint="For example eps = 8/255.",
+            f"eps must lie in [0, {most:g}] for {norm or 'noise'} on images of {values} values, not {eps:g}; "
+            f"typed, that is 0..{measure.units * most:g}, not {measure.units * eps:g}.",
+            hint="For example --eps 8, which is 8/255.",
         )
 
 

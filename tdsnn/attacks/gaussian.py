@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tdsnn.attacks._base import Attack
 from tdsnn.attacks._draws import SampleDraws
+from tdsnn.tasks._base import Task
 
 __all__ = ["Gaussian"]
 
@@ -24,12 +26,18 @@ class Gaussian(Attack):
     on noisy images (which also counts images that the noise happens to correct).
     """
 
-    norms: ClassVar[tuple[str, ...]] = ()
-    eps_meaning: ClassVar[str] = "standard deviation"
-    default_eps_255: ClassVar[tuple[float, ...]] = (8.0, 16.0, 32.0, 64.0)
+    budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = {None: (8.0, 16.0, 32.0, 64.0)}
 
     def run(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str | None, generator: SampleDraws
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        eps: float,
+        norm: str | None,
+        task: Task,
+        generator: SampleDraws,
     ) -> Tensor:
         """Add the noise; see :meth:`Attack.run`."""
         return torch.clamp(x + eps * generator.normal(x), 0, 1)

@@ -1,45 +1,86 @@
-"""Projected gradient descent in the Linf ball."""
+"""Projected gradient descent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tdsnn.attacks._base import Attack
+from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import ascend_linf
+from tdsnn.attacks._gradient import BALLS, respond
+from tdsnn.attacks._settings import setting
 from tdsnn.errors import UsageError
+from tdsnn.tasks._base import Task
 
 __all__ = ["PGD"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Attack):
-    """Signed gradient ascent from a uniform random start (Madry et al., 2018, arXiv:1706.06083).
+    """Gradient ascent from random starts (Madry et al., 2018, arXiv:1706.06083).
 
-    ``x_{k+1} = clip(x_k + step * sign(grad CE(x_k)))`` onto the ball and [0, 1]. Any misclassified iterate
-    counts, the start included. Ten steps of eps / 4 let an iterate cross the ball.
+    ``x_{k+1} = project(x_k + step * steepest(grad CE(x_k)))`` onto the ball and [0, 1]. The steepest
+    direction is the sign of the gradient in Linf and the gradient divided by its length in L2. Starts are
+    uniform in the ball. Any misclassified iterate counts, a start included. Ten steps of eps / 4 let an
+    iterate cross the ball.
     """
 
-    steps: int = 10
-    """Gradient evaluations, at least 1."""
-    step_fraction: float = 0.25
-    """Step size as a fraction of eps, above 0."""
+    budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = DEFAULT_STRENGTHS
+
+    steps: int = setting(10, low=1, high=100_000)
+    """Gradient evaluations of each start."""
+    step_fraction: float = setting(0.25, above=0, high=10)
+    """Step size as a fraction of eps."""
     random_start: bool = True
+    restarts: int = setting(1, low=1, high=10_000)
+    """Starts; those after the first are for samples that still stand, so more of them never fool fewer."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"PGD needs at least 1 step, not {self.steps}.")
-        if not self.step_fraction > 0:
-            raise UsageError(f"The step fraction of PGD must be above 0, not {self.step_fraction:g}.")
+        super().__post_init__()
+        if self.restarts > 1 and not self.random_start:
+            raise UsageError(
+                f"The {self.restarts} restarts of {self.name} would all be the same without a random start.",
+                hint="Leave out random_start=false, or restarts.",
+            )
 
     def run(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str | None, generator: SampleDraws
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        eps: float,
+        norm: str | None,
+        task: Task,
+        generator: SampleDraws,
     ) -> Tensor:
-        """Ascend from the start until misclassified or out of steps; see :meth:`Attack.run`."""
-        start = torch.clamp(x + eps * generator.uniform(x), 0, 1) if self.random_start else x
-        return ascend_linf(
-            model, x, y, start=start, eps=eps, step_size=self.step_fraction * eps, steps=self.steps
-        )
+        """Ascend from each start until misclassified or out of steps; see :meth:`Attack.run`."""
+        assert norm is not None
+        found = x.clone()
+        standing = torch.arange(len(x), device=x.device)
+        for restart in range(self.restarts):
+            if restart:
+                scores = task.score(respond(model, found[standing]), y[standing])
+                standing = standing[scores > task.floor]
+                if not len(standing):
+                    break
+            # Drawn for all, so that a sample's later starts do not depend on which others still stand.
+            start = self._start(x, eps=eps, norm=norm, generator=generator)[standing]
+            found[standing] = BALLS[norm].ascend(
+                model,
+                x[standing],
+                y[standing],
+                task=task,
+                start=start,
+                eps=eps,
+                step_size=self.step_fraction * eps,
+                steps=self.steps,
+            )
+        return found
+
+    def _start(self, x: Tensor, *, eps: float, norm: str, generator: SampleDraws) -> Tensor:
+        return torch.clamp(x + eps * BALLS[norm].draw(generator, x), 0, 1) if self.random_start else x

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from tdsnn.bench.plan import Plan, Subject
-from tdsnn.bench.runner import Progress, run_bench
+from tdsnn.bench.measure import Progress
+from tdsnn.bench.plan import ModelEntry, Plan
+from tdsnn.bench.runner import run_bench
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError
 from tdsnn.results import ResultFolder
@@ -16,14 +17,14 @@ from tdsnn.verdicts import CleanVerdicts
 
 
 def clean_verdicts(
-    subjects: Sequence[Subject],
+    entries: Sequence[ModelEntry],
     *,
     dataset: str,
     test: Split,
     folder: Path | None = None,
     progress: Progress = lambda images, label: None,
 ) -> dict[str, CleanVerdicts]:
-    """Judge all test images on the CPU; name of each subject to its verdicts.
+    """Judge all test images on the CPU; name of each entry to its verdicts.
 
     Args:
         folder: for the result and its cells, which are reused; by default one of the cache.
@@ -32,15 +33,17 @@ def clean_verdicts(
         GateError: a model failed a gate.
         IntegrityError: a stored cell is damaged.
     """
-    plan = Plan(dataset=dataset, split=test, n=len(test.labels), strikes=(), device=torch.device("cpu"))
-    store = ResultFolder(folder or plan.default_folder(subjects))
-    result = run_bench(plan, subjects, store, progress=progress)
+    plan = Plan(dataset=dataset, split=test, n=len(test.labels), attacks=(), device=torch.device("cpu"))
+    store = ResultFolder(folder or plan.default_folder(entries))
+    result = run_bench(plan, entries, store, progress=progress)
     found = {}
-    for subject, cell in zip(subjects, result.cells, strict=True):
-        stored = store.read_cell(cell.key, plan.n)
-        if stored is None:
-            raise GateError(f"The clean accuracy of {subject.name} could not be measured: {cell.error}.")
-        found[subject.name] = CleanVerdicts(
-            weights_sha256=subject.checkpoint_sha256, data_digest=test.digest, right=stored.right
+    for entry, cell in zip(entries, result.cells, strict=True):
+        stored = store.read_cell(cell.key, plan.n, batch_size=plan.batch_size)
+        if stored is None or cell.error is not None:
+            raise GateError(f"{entry.name} has no accuracy: {cell.error}")
+        found[entry.name] = CleanVerdicts(
+            weights_sha256=entry.checkpoint_sha256,
+            data_digest=test.digest,
+            right=stored.values.astype(bool),
         )
     return found

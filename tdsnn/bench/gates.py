@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from tdsnn.attacks._base import Attack
 from tdsnn.attacks._gradient import finite, inference
 from tdsnn.errors import GateError
+from tdsnn.tasks._base import Task
+from tdsnn.tasks.classification import CLASSIFICATION
 
 MAX_GAP = 0.01
 """Mean relative distance of logits between batch compositions: a few flipped spikes, no mixing of images."""
@@ -63,15 +66,16 @@ def check_attack(
     eps: float,
     indices: Sequence[int],
     seed: int,
+    norm: str | None = None,
+    task: Task = CLASSIFICATION,
 ) -> list[Gate]:
     """Determinism at ``eps``, and no effect at eps 0, on images ``x`` (N, C, H, W) with classes ``y``.
 
     Raises:
         GateError: two runs differ, a candidate leaves the ball, or eps 0 changes a verdict.
     """
-    first = attack.perturb(model, x, y, eps=eps, indices=indices, seed=seed)
-    second = attack.perturb(model, x, y, eps=eps, indices=indices, seed=seed)
-    control = attack.perturb(model, x, y, eps=0.0, indices=indices, seed=seed)
+    run = partial(attack.perturb, model, x, y, indices=indices, seed=seed, norm=norm, task=task)
+    first, second, control = run(eps=eps), run(eps=eps), run(eps=0.0)
     return [
         _gate(
             f"determinism of {attack.name}",
@@ -82,7 +86,7 @@ def check_attack(
         ),
         _gate(
             f"eps 0 of {attack.name}",
-            int(control.clean_correct.sum()) - control.survivors,
+            int((control.robust != control.clean).sum()),
             0,
             "verdicts",
             "An attack of no strength changes the accuracy.",

@@ -15,7 +15,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from tdsnn.bench.plan import Strike
+from tdsnn.attacks._spec import AttackSpec
 from tdsnn.results import Cell
 from tdsnn.stats import wilson
 
@@ -44,37 +44,43 @@ class Sign:
     """One sentence with what was measured and what was allowed."""
 
 
-def caveat(strikes: Sequence[Strike], surrogate: str | None) -> str | None:
-    """How to read the accuracy under the ball attacks among ``strikes``; None if there is none.
+def caveat(specs: Sequence[AttackSpec], gradient: str) -> str | None:
+    """How to read the accuracy under the ball attacks among ``specs``; None if there is none.
 
     Args:
-        surrogate: what the attacks differentiate through; None for an exact gradient.
+        gradient: what the attacks follow, in words.
     """
-    names = list(dict.fromkeys(strike.attack.name for strike in strikes if strike.norm is not None))
+    names = list(dict.fromkeys(spec.name for spec in specs if spec.norm is not None))
     if not names:
         return None
     attacks = "one gradient attack" if len(names) == 1 else "gradient attacks"
-    gradient = "the training surrogate" if surrogate else "the exact gradient"
     return (
         f"Accuracy under {' and '.join(names)} is only an upper bound on robustness: {attacks} through "
-        f"{gradient}, without gradient-masking checks."
+        f"{gradient}, and the checks for masked gradients made here can show masking but not rule it out."
     )
 
 
-def signs(cells: Sequence[Cell], verdicts: _Verdicts, *, num_classes: int) -> list[Sign]:
+def signs(
+    cells: Sequence[Cell], scores: Mapping[str, NDArray[np.bool_]], *, clean: NDArray[np.bool_], chance: float
+) -> list[Sign]:
     """Signs of masking in the Linf cells of one model, trained without attacks; the first of each check.
+
+    A model that may be no better than chance gives none: it has nothing that an attack could take away.
 
     Args:
         cells: cells of one model, the union of attacks included.
-        verdicts: cell key to (n,) bool; a cell without verdicts is left out.
-        num_classes: K of the dataset; chance is 1 / K.
+        scores: cell key to (n,) right or not; a cell without is left out.
+        clean: (n,) right without attack.
+        chance: share of the images that the best constant answer gets right.
     """
-    ball = [cell for cell in cells if cell.norm == "linf" and cell.key in verdicts]
+    if wilson(int(clean.sum()), clean.size).low <= chance:
+        return []
+    ball = [cell for cell in cells if cell.norm == "linf" and cell.key in scores]
     checks: dict[str, Callable[[], Iterator[str]]] = {
-        "normal training": lambda: _normal_training(ball, verdicts),
-        "single step": lambda: _single_step(ball, verdicts),
-        "stronger attack": lambda: _stronger_attack(ball, verdicts),
-        "flat grey": lambda: _flat_grey(ball, verdicts, 1 / num_classes),
+        "normal training": lambda: _normal_training(ball, scores),
+        "single step": lambda: _single_step(ball, scores),
+        "stronger attack": lambda: _stronger_attack(ball, scores),
+        "flat grey": lambda: _flat_grey(ball, scores, chance),
     }
     found = [(check, next(run(), None)) for check, run in checks.items()]
     return [Sign(check=check, message=message) for check, message in found if message is not None]
@@ -101,14 +107,14 @@ def _single_step(ball: Sequence[Cell], verdicts: _Verdicts) -> Iterator[str]:
             missed = verdicts[many.key] & ~verdicts[one.key]
             if missed.sum() > max(1, MAX_SINGLE_STEP_SHARE * missed.size):
                 yield (
-                    f"{_percent(missed.mean())} of the images fall to {one.attack} but survive "
+                    f"{_percent(missed.mean())} of the images fall to {one.title} but survive "
                     f"{_place(many)}; at most {_percent(MAX_SINGLE_STEP_SHARE)} should."
                 )
 
 
 def _stronger_attack(ball: Sequence[Cell], verdicts: _Verdicts) -> Iterator[str]:
-    for attack in dict.fromkeys(cell.attack for cell in ball):
-        sweep = sorted((cell for cell in ball if cell.attack == attack), key=lambda cell: cell.eps_255)
+    for title in dict.fromkeys(cell.title for cell in ball):
+        sweep = sorted((cell for cell in ball if cell.title == title), key=lambda cell: cell.eps_255)
         for weak, strong in pairwise(sweep):
             right = verdicts[strong.key]
             rise = int(right.sum()) - int(verdicts[weak.key].sum())
@@ -142,7 +148,7 @@ def _iterative(cell: Cell) -> bool:
 
 
 def _place(cell: Cell) -> str:
-    name = "all attacks" if "attacks" in cell.settings else cell.attack
+    name = "all attacks" if "attacks" in cell.settings else cell.title
     return f"{name} at {cell.eps_255:g}/255"
 
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tdsnn import paths
-from tdsnn.attacks._base import Attack, configure, source_file
-from tdsnn.data._base import Split
+from tdsnn.attacks._base import check_eps
+from tdsnn.attacks._spec import AttackSpec
+from tdsnn.data._base import DATASETS, Split
 from tdsnn.errors import UsageError
-from tdsnn.models._base import Model
+from tdsnn.models._base import MODELS, Model
 from tdsnn.results import SCHEMA, digest_of
 from tdsnn.runtime import code_digest, machine
+from tdsnn.tasks._base import TASKS, Task
 
 _NUMERIC_PARTS = (
-    *("attacks", "bench", "data", "kernels", "metrics", "models", "topography"),
+    *("attacks", "bench", "data", "kernels", "metrics", "models", "tasks", "topography"),
     *("results.py", "runtime.py", "stats.py", "weights.py", "zoo.py"),
 )
-"""Code that can change a verdict; an edit elsewhere keeps finished cells valid."""
+"""Code that can change a score; an edit elsewhere keeps finished cells valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ModelEntry:
     """One model of a benchmark."""
 
     name: str
@@ -36,25 +40,8 @@ class Subject:
     """``embedded``, ``cache``, ``hub`` or ``path``."""
     twin: str | None = None
     """Name of the non-topographic model with the same recipe; None for a model that has none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strike:
-    """One attack with one strength."""
-
-    attack: Attack
-    eps_255: float
-    """In units of 1/255."""
-
-    @property
-    def eps(self) -> float:
-        """Strength in units of the pixel range."""
-        return self.eps_255 / 255
-
-    @property
-    def norm(self) -> str | None:
-        """Distance that the strength is a radius in; None for noise."""
-        return self.attack.norms[0] if self.attack.norms else None
+    alone: str | None = None
+    """Why a model that may be topographic stands beside no twin, one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +52,7 @@ class Plan:
     split: Split
     n: int
     """The first n images of the test split are used."""
-    strikes: tuple[Strike, ...]
+    attacks: tuple[AttackSpec, ...]
     seed: int = 0
     batch_size: int = 100
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -80,6 +67,19 @@ class Plan:
             )
         if self.batch_size < 1:
             raise UsageError(f"The batch size must be at least 1, not {self.batch_size}.")
+        values = self.split.images[0].size
+        for spec in self.attacks:
+            for strength in spec.strengths:
+                check_eps(spec.eps(strength), norm=spec.norm, values=values)
+
+    @property
+    def task(self) -> Task:
+        """What the models have learned, and how their answers are scored."""
+        return TASKS.load(self.split.task)
+
+    def survivors(self, scores: NDArray[Any]) -> int:
+        """How many of the samples have more than the lowest score."""
+        return int((scores > self.task.floor).sum())
 
     def batches(self) -> list[range]:
         """Dataset indices in batches."""
@@ -103,62 +103,56 @@ class Plan:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "dtype": "float32",
+            "task": self.split.task,
             "attacks": [
-                {"attack": s.attack.name, "eps_255": s.eps_255, "norm": s.norm, "settings": s.attack.settings}
-                for s in self.strikes
+                {
+                    "attack": spec.name,
+                    "variant": spec.variant,
+                    "eps_255": strength,
+                    "norm": spec.norm,
+                    "settings": spec.settings,
+                }
+                for spec in self.attacks
+                for strength in spec.strengths
             ],
         }
 
-    def default_folder(self, subjects: Sequence[Subject]) -> Path:
+    def default_folder(self, entries: Sequence[ModelEntry]) -> Path:
         """Folder in the cache that belongs to this plan and these checkpoints."""
-        asked = [self.settings(), [(s.name, s.checkpoint_sha256) for s in subjects]]
+        asked = [self.settings(), [(entry.name, entry.checkpoint_sha256) for entry in entries]]
         return paths.cache_dir() / "bench" / digest_of(asked)[:16]
 
 
-def make_strikes(
-    names: Sequence[str], *, eps_255: Sequence[float] = (), steps: int | None = None
-) -> tuple[Strike, ...]:
-    """Every attack with every strength; without strengths, each attack's own default sweep.
-
-    Args:
-        names: registered attacks; repeated ones count once.
-        eps_255: strengths in units of 1/255, 0 to 255.
-        steps: steps of the iterative attacks among them.
-
-    Raises:
-        UsageError: unknown attack, a strength out of range, or ``steps`` without an iterative attack.
-    """
-    for eps in eps_255:
-        if not 0 <= eps <= 255:
-            raise UsageError(
-                f"A strength must lie in 0..255 (units of 1/255), not {eps:g}.", hint="For example --eps 8."
-            )
-    plain = {name: configure(name) for name in names}
-    iterative = {name for name, attack in plain.items() if "steps" in attack.settings}
-    if steps is not None and not iterative:
-        raise UsageError(f"None of the attacks {', '.join(plain)} takes steps.", hint="Leave out --steps.")
-    attacks = [configure(name, steps=steps) if name in iterative else plain[name] for name in plain]
-    return tuple(
-        Strike(attack=attack, eps_255=eps)
-        for attack in attacks
-        for eps in sorted(set(eps_255 or attack.default_eps_255))
-    )
-
-
-def cell_key(plan: Plan, subject: Subject, strike: Strike | None) -> str:
-    """Digest of everything that affects the verdicts of one cell; no strike is the clean cell."""
-    extra = [] if strike is None else [source_file(strike.attack)]
+def cell_key(plan: Plan, entry: ModelEntry, spec: AttackSpec | None = None, strength: float = 0.0) -> str:
+    """Digest of everything that affects the scores of one cell; without an attack that of the clean cell."""
     return digest_of(
         {
             "schema": SCHEMA,
-            "checkpoint": subject.checkpoint_sha256,
-            "model": _model_identity(subject.model),
+            "checkpoint": entry.checkpoint_sha256,
+            "model": _model_identity(entry.model),
             "data": [plan.dataset, plan.split.digest, plan.n, plan.batch_size],
-            "strike": None if strike is None else _strike_identity(strike, plan.seed),
-            "code": code_digest(parts=_NUMERIC_PARTS, extra=extra),
+            "task": plan.split.task,
+            "attack": None if spec is None else _attack_identity(spec, strength, plan.seed),
+            "code": _code(_plug_ins(plan, entry.model, spec)),
             "machine": machine(plan.device),
         }
     )
+
+
+@cache
+def _code(plug_ins: frozenset[str]) -> str:
+    # Once for all cells: what runs is the code that was imported, whatever becomes of its files meanwhile.
+    return code_digest(parts=_NUMERIC_PARTS, plug_ins=plug_ins)
+
+
+def _plug_ins(plan: Plan, model: Model, spec: AttackSpec | None) -> frozenset[str]:
+    """Modules that model, attack, task and dataset are from, this project's own among them."""
+    found = {type(layer).__module__ for layer in model.modules()} | {type(plan.task).__module__}
+    if model.architecture in MODELS.names():
+        found.add(MODELS.module(model.architecture))
+    if plan.dataset in DATASETS.names():
+        found.add(DATASETS.module(plan.dataset))
+    return frozenset(found | ({type(spec.attack).__module__} if spec else set()))
 
 
 def _model_identity(model: Model) -> Mapping[str, Any]:
@@ -170,11 +164,11 @@ def _model_identity(model: Model) -> Mapping[str, Any]:
     }
 
 
-def _strike_identity(strike: Strike, seed: int) -> Mapping[str, Any]:
+def _attack_identity(spec: AttackSpec, strength: float, seed: int) -> Mapping[str, Any]:
     return {
-        "attack": strike.attack.name,
-        "settings": strike.attack.settings,
-        "eps_255": strike.eps_255,
-        "norm": strike.norm,
+        "attack": spec.name,
+        "settings": spec.settings,
+        "eps_255": strength,
+        "norm": spec.norm,
         "seed": seed,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,6 @@ from tdsnn.cli import _output
 
 if TYPE_CHECKING:
     from tdsnn.results import Cell, Comparison, Figure, Result
-
-
-@dataclass(frozen=True)
-class _Place:
-    attack: str
-    eps_255: float
 
 
 def show(result: Result, *, svg: Path | None) -> None:
@@ -34,12 +27,8 @@ def show(result: Result, *, svg: Path | None) -> None:
 
 
 def _show_group(result: Result, group: tuple[str, ...], *, svg: Path | None) -> None:
-    cells = {(cell.model, _Place(cell.attack, cell.eps_255)): cell for cell in result.cells}
-    differences = {
-        _Place(row.attack, row.eps_255): row
-        for row in result.comparisons
-        if (row.model, row.twin) == (*group, "")[:2]
-    }
+    cells = {(cell.model, cell.place): cell for cell in result.cells}
+    differences = {row.place: row for row in result.comparisons if (row.model, row.twin) == (*group, "")[:2]}
     columns = ["attack, /255", *(f"{short(name)} %" for name in group)]
     if len(group) == 2:
         columns += ["difference", "p"]
@@ -63,7 +52,7 @@ def short(name: str) -> str:
 def _label(cell: Cell) -> str:
     if cell.attack == "clean":
         return "clean"
-    return f"{cell.attack} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
+    return f"{cell.title} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
 
 
 def _accuracy(cell: Cell) -> str:
@@ -88,9 +77,11 @@ def _difference(row: Comparison | None) -> list[str]:
 
 
 def _caption(result: Result, group: tuple[str, ...]) -> str:
+    from tdsnn.results import titled
+
     settings = result.settings
     attacks: Mapping[str, Mapping[str, Any]] = {
-        entry["attack"]: entry["settings"] for entry in settings["attacks"]
+        titled(entry["attack"], entry["variant"]): entry["settings"] for entry in settings["attacks"]
     }
     described = [f"{name} ({_plain(options)})" if options else name for name, options in attacks.items()]
     models = [model for model in result.models if model["name"] in group]
@@ -107,6 +98,8 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
             f"difference: {short(group[0])} minus {short(group[1])} in percentage points, paired, 95 % "
             f"Tango interval; p: exact McNemar, Holm over {len(result.comparisons)} comparisons."
         )
+    lines += [str(model["alone"]) for model in models if model["alone"]]
+    lines += [f"REFUSED: {short(model['name'])}: {model['refused']}" for model in models if model["refused"]]
     lines += sorted({str(model["caveat"]) for model in models if model["caveat"]})
     lines += [
         f"WARNING: the gradients of {short(model['name'])} may be masked: {sign['message']}"

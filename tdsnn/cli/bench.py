@@ -15,7 +15,7 @@ from tdsnn.errors import GateError, Interrupted
 from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
-    from tdsnn.bench.plan import Plan, Subject
+    from tdsnn.bench.plan import ModelEntry, Plan
     from tdsnn.results import Result
 
 DEFAULT_MODELS = ("tsresnet18",)
@@ -30,7 +30,7 @@ _Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
-        help="Zoo entries or checkpoint folders. A topographic entry brings its twin. Default: "
+        help="Zoo entries or checkpoint folders. A topographic model brings its twin. Default: "
         + " ".join(DEFAULT_MODELS),
         show_default=False,
     ),
@@ -39,30 +39,33 @@ _Attacks = Annotated[
     list[str] | None,
     typer.Option(
         "--attack",
-        metavar="NAME",
-        help=f"Attack, repeatable: {_KNOWN_ATTACKS}. Default: {' '.join(DEFAULT_ATTACKS)}",
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"Attack, repeatable: {_KNOWN_ATTACKS}; a key is one of its settings, eps or norm. Default: "
+        + " ".join(DEFAULT_ATTACKS),
         show_default=False,
     ),
 ]
 _Eps = Annotated[
-    list[float] | None,
+    list[str] | None,
     typer.Option(
         "--eps",
         metavar="NUMBER",
-        help="Strength in units of 1/255, 0 to 255, repeatable: the Linf radius; for gaussian the standard "
-        "deviation. Default: 0.5 1 2 4 8; for gaussian 8 16 32 64",
+        help="Strength of attacks that state none, 8 or 8/255 (bare numbers are in units of 1/255), "
+        "repeatable: the radius; for gaussian the standard deviation. Default: 0.5 1 2 4 8; in L2 16 32 64 "
+        "128 255; for gaussian 8 16 32 64",
         show_default=False,
     ),
 ]
 _Steps = Annotated[
-    int | None, typer.Option("--steps", help="Steps of iterative attacks. Default: the attack's own (10)")
+    int | None,
+    typer.Option("--steps", help="Steps of attacks that state none. Default: the attack's own (10)"),
 ]
 _Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Folder for result.json, samples.safetensors and finished cells; a run goes on from what is "
+        help="Folder for result.json, samples.safetensors and finished batches; a run goes on from what is "
         "there. Default: a cache folder of these settings",
         show_default=False,
     ),
@@ -79,14 +82,15 @@ def command(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch.")] = 100,
     steps: _Steps = None,
     out: _Out = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute cells that are finished.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute what is stored.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the table into this file.")] = None,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Compare models under attack on real images.
 
     Accuracy without and under attack with 95 % intervals, and the paired difference to the twin. Numbers
-    are the same for the same seed; finished cells are kept, so a stopped run goes on where it was.
+    are the same for the same seed; finished batches are kept, so a stopped run goes on where it was. An
+    attack or a model that a gate refuses has no number, the others have theirs, and the exit code is 5.
 
     Examples:
 
@@ -94,12 +98,14 @@ def command(
 
     * `tdsnn-zoo bench --attack fgsm --attack pgd --eps 1 --eps 2` also gives the worst case of both
 
+    * `tdsnn-zoo bench --attack pgd:steps=100,restarts=5 --attack pgd:norm=l2,eps=128/255`
+
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
     """
     request = _Request(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or DEFAULT_ATTACKS),
-        eps_255=tuple(eps or ()),
+        eps=tuple(eps or ()),
         n=n,
         device=device,
         seed=seed,
@@ -121,7 +127,8 @@ def command(
         first = failed[0]
         raise GateError(
             f"{len(failed)} of {len(result.cells)} cells have no number; the first, {first.model} under "
-            f"{first.attack} {first.eps_255:g}: {first.error}",
+            f"{first.title} {first.eps_255:g}: {first.error}",
+            hint="All others are in the result. The same command tries these again.",
         )
 
 
@@ -131,7 +138,7 @@ class _Request:
 
     models: tuple[str, ...]
     attacks: tuple[str, ...]
-    eps_255: tuple[float, ...]
+    eps: tuple[str, ...]
     n: int
     device: str
     seed: int
@@ -141,12 +148,12 @@ class _Request:
     json: bool
 
     def command_line(self) -> str:
-        """What to type to go on. Finished cells are kept, so never with ``--fresh``."""
+        """What to type to go on. Finished batches are kept, so never with ``--fresh``."""
         words = ["tdsnn-zoo", "bench", *self.models]
         for name in self.attacks:
             words += ["--attack", name]
-        for value in self.eps_255:
-            words += ["--eps", f"{value:g}"]
+        for value in self.eps:
+            words += ["--eps", value]
         words += ["--n", str(self.n), "--device", self.device, "--seed", str(self.seed)]
         words += ["--batch-size", str(self.batch_size)]
         words += ["--steps", str(self.steps)] if self.steps is not None else []
@@ -158,46 +165,47 @@ class _Request:
 def _run(request: _Request, *, fresh: bool) -> tuple[Result, Path]:
     stopped = "Stopped before the first cell."
     try:
-        plan, subjects = _prepare(request)
+        plan, entries = _prepare(request)
 
         from tdsnn.bench.runner import run_bench, total_images
         from tdsnn.results import ResultFolder
 
-        folder = request.out or plan.default_folder(subjects)
-        stopped = f"Stopped; finished cells are kept in {folder}."
-        with _progress.images(total_images(plan, subjects)) as progress:
-            result = run_bench(plan, subjects, ResultFolder(folder), fresh=fresh, progress=progress)
+        folder = request.out or plan.default_folder(entries)
+        stopped = f"Stopped; finished batches are kept in {folder}."
+        with _progress.images(total_images(plan, entries)) as progress:
+            result = run_bench(plan, entries, ResultFolder(folder), fresh=fresh, progress=progress)
     except KeyboardInterrupt as stop:
         raise Interrupted(stopped, hint=f"Go on with: {request.command_line()}") from stop
     return result, folder
 
 
-def _prepare(request: _Request) -> tuple[Plan, Sequence[Subject]]:
+def _prepare(request: _Request) -> tuple[Plan, Sequence[ModelEntry]]:
     """Check the request, cheap things first, and load models and images."""
     # Before anything that imports torch: a mistyped name is answered at once.
     from tdsnn.bench.names import with_twins
 
-    names = with_twins(request.models)
+    twins = with_twins(request.models)
 
-    from tdsnn.bench.plan import Plan, make_strikes
-    from tdsnn.bench.subjects import compile_subjects, load_subjects
+    from tdsnn.attacks._spec import attack_specs
+    from tdsnn.bench.entries import compile_entries, load_entries
+    from tdsnn.bench.plan import Plan
     from tdsnn.data._base import load_split
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
 
-    strikes = make_strikes(request.attacks, eps_255=request.eps_255, steps=request.steps)
+    attacks = attack_specs(request.attacks, eps=request.eps, steps=request.steps)
     device = choose_device(request.device)
-    loaded = load_subjects(names, device=device)
+    loaded = load_entries(tuple(twins), device=device, twins=twins)
     plan = Plan(
         dataset=loaded.dataset,
         split=load_split(loaded.dataset, "test"),
         n=request.n,
-        strikes=strikes,
+        attacks=attacks,
         seed=request.seed,
         batch_size=request.batch_size,
         device=device,
     )
-    if request.n * len(strikes) * len(names) >= _COMPILE_FROM:
+    if request.n * sum(len(spec.strengths) for spec in attacks) * len(twins) >= _COMPILE_FROM:
         _output.note(NOTICE)
-        compile_subjects(loaded.subjects, device=device)
-    return plan, loaded.subjects
+        compile_entries(loaded.entries, device=device)
+    return plan, loaded.entries

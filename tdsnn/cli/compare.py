@@ -67,16 +67,16 @@ def _measure(names: Sequence[str], dataset: str) -> Mapping[str, CleanVerdicts]:
     import torch
 
     from tdsnn.bench.clean import clean_verdicts
-    from tdsnn.bench.subjects import load_subjects
+    from tdsnn.bench.entries import load_entries
     from tdsnn.data._base import load_split
     from tdsnn.kernels._library import NOTICE
 
     _output.note(f"No stored verdicts of {', '.join(names)}: measured now, and kept in the cache.")
     test = load_split(dataset, "test")
     _output.note(NOTICE)
-    subjects = load_subjects(names, device=torch.device("cpu"), compiled=True).subjects
-    with _progress.images(len(subjects) * len(test.labels)) as progress:
-        return clean_verdicts(subjects, dataset=dataset, test=test, progress=progress)
+    entries = load_entries(names, device=torch.device("cpu"), compiled=True).entries
+    with _progress.images(len(entries) * len(test.labels)) as progress:
+        return clean_verdicts(entries, dataset=dataset, test=test, progress=progress)
 
 
 def _show(found: SeedComparison) -> None:

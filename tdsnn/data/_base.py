@@ -48,6 +48,8 @@ class Dataset:
     """(C, H, W) of every image."""
     classes: tuple[str, ...]
     splits: Mapping[str, SplitInfo]
+    task: str = "classification"
+    """What a network learns here, a name of ``tdsnn.tasks``."""
     held_out: SplitInfo | None = None
     """The training images that no network learns from, see :func:`load_training`; None: it has none."""
     sources: tuple[Source, ...]
@@ -80,6 +82,8 @@ class Split:
     """Whether the digest was checked against one pinned in the dataset's file."""
     origin: str
     """File or package the samples were first read from."""
+    task: str = "classification"
+    """What a network learns here, a name of ``tdsnn.tasks``."""
 
     def take(self, indices: slice | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W), float in [0, 1], and classes (N,), int64, copied from disk."""
@@ -201,6 +205,7 @@ def _as_split(name: str, split: str, cached: Cached) -> Split:
         digest=cached.record.digest,
         pinned=info.digest is not None,
         origin=cached.record.origin,
+        task=dataset.task,
     )
 
 

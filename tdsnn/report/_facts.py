@@ -105,16 +105,16 @@ def _attacked_score(facts: Facts, result: Result, cell: Cell) -> Score:
     assert figure is not None
     notes = f"95 % interval {figure.low:.2f} to {figure.high:.2f}, n = {figure.n:,}"
     if facts.other:
-        place = (facts.other.name, cell.attack, cell.eps_255)
+        place = (facts.other.name, cell.place)
         for theirs in result.cells:
-            if (theirs.model, theirs.attack, theirs.eps_255) == place and theirs.accuracy is not None:
+            if (theirs.model, theirs.place) == place and theirs.accuracy is not None:
                 notes += f"; {facts.other.name}: {theirs.accuracy.value:.2f}"
     doubt = "; gradients may be masked: no evidence of robustness" if marked(result, cell) else ""
     return Score(
         task="-".join(
-            [cell.attack.replace(" ", "-"), *([cell.norm] if cell.norm else []), f"{cell.eps_255:g}"]
+            [cell.title.replace(" ", "-"), *([cell.norm] if cell.norm else []), f"{cell.eps_255:g}"]
         ),
-        name=f"Accuracy under {cell.attack}, {strength(cell)}, %",
+        name=f"Accuracy under {cell.title}, {strength(cell)}, %",
         value=figure.value,
         notes=notes + doubt,
         arguments={

@@ -9,7 +9,7 @@ from typing import Any
 from tdsnn.report._documents import Estimate, Survey
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
 from tdsnn.report._tables import Pair
-from tdsnn.results import Cell, Comparison, Result
+from tdsnn.results import Cell, Comparison, Result, titled
 
 CLEAN = "clean"
 MARK = "†"
@@ -37,22 +37,20 @@ class Section:
 def bench_section(result: Result, pair: Pair) -> Section:
     """Accuracy of a pair without and under attack, with the paired difference."""
     names = [one.name for one in pair.entries]
-    cells = {(cell.model, cell.attack, cell.eps_255): cell for cell in result.cells}
-    differences = {
-        (row.attack, row.eps_255): row for row in result.comparisons if [row.model, row.twin] == names
-    }
+    cells = {(cell.model, cell.place): cell for cell in result.cells}
+    differences = {row.place: row for row in result.comparisons if [row.model, row.twin] == names}
     columns = ["attack", "strength", *(f"{heading}, %" for heading in pair.headings)]
     if len(names) == 2:
         columns += ["difference, points", "p"]
     rows = []
-    for model, attack, eps in cells:
+    for model, place in cells:
         if model == names[0]:
-            across = [cells.get((name, attack, eps)) for name in names]
+            across = [cells.get((name, place)) for name in names]
             doubtful = any(cell is not None and marked(result, cell) for cell in across)
-            row = [words(attack), strength(cells[model, attack, eps])]
+            row = [words(cells[model, place].title), strength(cells[model, place])]
             row += [NOTHING if cell is None else _accuracy(result, cell) for cell in across]
             if len(names) == 2:
-                row += _difference(differences.get((attack, eps)), doubtful=doubtful)
+                row += _difference(differences.get(place), doubtful=doubtful)
             rows.append(row)
     settings = result.settings
     return Section(
@@ -141,7 +139,11 @@ def _difference(row: Comparison | None, *, doubtful: bool) -> list[str]:
 
 def _bench_notes(result: Result, names: Sequence[str]) -> Iterator[str]:
     models = [_model(result, name) for name in names]
-    attacks = {entry["attack"]: entry["settings"] for entry in result.settings["attacks"]}
+    # Older documents have no variants: each of their attacks has one setting.
+    attacks = {
+        titled(entry["attack"], entry.get("variant", "")): entry["settings"]
+        for entry in result.settings["attacks"]
+    }
     described = [
         words(
             f"{name} ({', '.join(f'{key} {setting(value)}' for key, value in options.items())})"
@@ -169,7 +171,7 @@ def _bench_notes(result: Result, names: Sequence[str]) -> Iterator[str]:
     yield from (f"{MARK} {sentence}" for sentence in signs(result, names))
     for cell in result.cells:
         if cell.model in names and cell.error is not None:
-            place = f"{words(cell.attack)} {strength(cell)}"
+            place = f"{words(cell.title)} {strength(cell)}"
             yield f"Refused for {code(cell.model)}, {place}: {words(cell.error)}"
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from tdsnn import manifest as manifests
 from tdsnn import paths, store, verdicts
 from tdsnn.bench.clean import clean_verdicts
+from tdsnn.bench.entries import load_entries
 from tdsnn.bench.seeds import RATE_ALIGNMENT
-from tdsnn.bench.subjects import load_subjects
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, sha256_of
@@ -103,11 +103,11 @@ def _drop_figures(folder: Path, release: Release) -> None:
 def _measure(
     checkpoint: Path, manifest: Manifest, test: Split, *, results: Path
 ) -> tuple[dict[str, Any], CleanVerdicts]:
-    loaded = load_subjects([str(checkpoint.resolve())], device=torch.device("cpu"), compiled=True)
-    measured = clean_verdicts(loaded.subjects, dataset=manifest.dataset, test=test, folder=results)
+    loaded = load_entries([str(checkpoint.resolve())], device=torch.device("cpu"), compiled=True)
+    measured = clean_verdicts(loaded.entries, dataset=manifest.dataset, test=test, folder=results)
     (clean,) = measured.values()
     figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
-    model = loaded.subjects[0].model
+    model = loaded.entries[0].model
     aligned = alignment(model, test, manifest)
     units = {
         "rate": (RATE_ALIGNMENT, "correlation of rate similarity with proximity"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 
 from tdsnn import zoo
+from tdsnn.bench.masking import Sign
 from tdsnn.cli.main import main
 from tdsnn.data._base import Split
 from tdsnn.files import sha256_of
@@ -117,33 +119,42 @@ def test_without_models_the_topographic_one_stands_beside_its_twin(
 ) -> None:
     assert run("--n", str(N), "--eps", "1", "--steps", "2") == 0
     printed = capsys.readouterr()
-    for part in (f"{TOPO} and {TWIN} on toy, n = {N}", "clean", "pgd eps 1", "seed 0", "atan"):
+    for part in (f"{TOPO} and {TWIN} on toy, n = {N}", "clean", "pgd:steps=2 eps 1", "seed 0", "atan"):
         assert part in printed.out
     assert "result.json" in printed.err
     assert "result.json" not in printed.out
 
 
-def test_table_and_json_say_how_far_the_numbers_carry(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json_say_how_far_the_numbers_carry(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ("sresnet18", "--n", str(N), "--eps", "8", "--steps", "2")
+    sign = Sign(check="normal training", message="Too many images survive.")
+    monkeypatch.setattr("tdsnn.bench.runner.signs", lambda *_, **__: [sign])
     (model,) = answer(capsys, *command)["models"]
     assert "only an upper bound on robustness" in model["caveat"]
-    # Hardly trained to anything, this network is not fooled by two steps.
-    (sign,) = model["masking_signs"]
-    assert sign["check"] == "normal training"
+    assert model["masking_signs"] == [asdict(sign)]
     assert run(*command) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert model["caveat"] in shown
-    assert f"WARNING: the gradients of sresnet18 may be masked: {sign['message']}" in shown
+    assert f"WARNING: the gradients of sresnet18 may be masked: {sign.message}" in shown
+    assert "without gradient-masking checks" not in shown
+
+
+def test_noise_needs_no_caveat_and_a_network_at_chance_no_warning(
+    capsys: pytest.CaptureFixture[str], toy_zoo: Path
+) -> None:
     assert run("sresnet18", "--n", str(N), "--attack", "gaussian") == 0
-    shown = capsys.readouterr().out
-    assert "upper bound" not in shown
-    assert "WARNING" not in shown
+    assert "upper bound" not in capsys.readouterr().out
+    # Hardly trained to anything, this network answers the most frequent class or worse, attacked or not.
+    assert run("sresnet18", "--n", str(N), "--eps", "8", "--steps", "2") == 0
+    assert "WARNING" not in capsys.readouterr().out
 
 
 def test_a_bad_number_is_refused_before_anything_is_compiled(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tdsnn.bench.subjects.compile_subjects", None)
+    monkeypatch.setattr("tdsnn.bench.entries.compile_entries", None)
     assert run("--n", "999999") == 2
     printed = capsys.readouterr().err
     assert f"1..{N}" in printed
@@ -202,11 +213,30 @@ def test_the_same_command_again_reuses_finished_cells(capsys: pytest.CaptureFixt
     assert more["cells"][:2] == first["cells"]
 
 
-def test_a_checkpoint_folder_can_be_named(capsys: pytest.CaptureFixture[str], toy_zoo: Path) -> None:
+def test_a_checkpoint_folder_brings_its_twin_or_says_that_it_has_none(
+    capsys: pytest.CaptureFixture[str], toy_zoo: Path, tmp_path: Path
+) -> None:
     folder = str(toy_zoo / "checkpoints" / TOPO)
     document = answer(capsys, folder, "--n", str(N), "--eps", "1", "--steps", "2")
-    assert [model["name"] for model in document["models"]] == [folder]
-    assert document["provenance"]["sources"] == {folder: "path"}
+    assert [(model["name"], model["twin"]) for model in document["models"]] == [(folder, TWIN), (TWIN, None)]
+    assert document["provenance"]["sources"] == {folder: "path", TWIN: "embedded"}
+    assert {(row["model"], row["twin"]) for row in document["comparisons"]} == {(folder, TWIN)}
+    zoo.save(zoo.load(TOPO), tmp_path / "mine", name="mine", dataset="toy")
+    assert run(str(tmp_path / "mine"), "--n", str(N), "--eps", "1", "--steps", "2") == 0
+    assert "('mine') is no entry of the zoo" in " ".join(capsys.readouterr().out.split())
+
+
+def test_attacks_with_other_settings_stand_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("sresnet18", "--n", str(N), "--attack", "PGD:steps=1,eps=1/255", "--attack", "pgd:steps=3")
+    document = answer(capsys, *command, "--attack", "pgd:norm=l2,eps=64,steps=2", "--eps", "1")
+    assert [(cell["attack"], cell["variant"], cell["eps_255"]) for cell in document["cells"]] == [
+        ("clean", "", 0),
+        ("pgd", "steps=1", 1),
+        ("pgd", "steps=3", 1),
+        ("pgd", "norm=l2,steps=2", 64),
+        ("worst case", "", 1),
+    ]
+    assert document["cells"][3]["norm"] == "l2"
 
 
 def test_ctrl_c_keeps_the_finished_cells_and_says_how_to_go_on(
@@ -220,7 +250,7 @@ def test_ctrl_c_keeps_the_finished_cells_and_says_how_to_go_on(
     out = tmp_path / "my results"
     with monkeypatch.context() as patch:
         # The gates have passed by then, so the key is pressed in the first attack cell.
-        patch.setattr("tdsnn.bench.runner._attacked", stop)
+        patch.setattr("tdsnn.bench.measure._attacked", stop)
         assert (
             run("sresnet18", "--n", str(N), "--eps", "1", "--steps", "3", "--out", str(out), "--fresh") == 130
         )
@@ -242,7 +272,7 @@ def test_a_cell_without_a_number_ends_with_exit_code_5(
     def refuse(*_: object, **__: object) -> None:
         raise GateError("The ball was left.")
 
-    monkeypatch.setattr("tdsnn.bench.runner._attacked", refuse)
+    monkeypatch.setattr("tdsnn.bench.measure._attacked", refuse)
     assert run("sresnet18", "--n", str(N), "--eps", "1") == 5
     printed = capsys.readouterr()
     assert "refused" in printed.out
@@ -259,10 +289,12 @@ def test_a_model_that_a_gate_refuses_ends_with_exit_code_5(
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
     zoo.save(model, folder, name="broken", dataset="toy")
-    assert run(str(folder), "--n", str(N)) == 5
+    assert run(str(folder), "sresnet18", "--n", str(N), "--eps", "1", "--steps", "2", "--json") == 5
     printed = capsys.readouterr()
     assert "not finite" in printed.err
-    assert printed.out == ""
+    document = json.loads(printed.out)
+    assert [cell["error"] is None for cell in document["cells"]] == [False, False, True, True]
+    assert "not finite" in document["models"][0]["refused"]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +306,10 @@ def test_a_model_that_a_gate_refuses_ends_with_exit_code_5(
         (("--batch-size", "0", "--n", "1"), "at least 1, not 0"),
         (("--attack", "pdg"), "Did you mean pgd"),
         (("--attack", "fgsm", "--steps", "3"), "takes steps"),
-        (("--steps", "0"), "at least 1 step"),
+        (("--steps", "0"), "steps of pgd must be a whole number from 1"),
+        (("--attack", "pgd:stesp=3"), "Did you mean steps?"),
+        (("--attack", "pgd:norm=l2,eps=9999", "--n", "1"), "[0, 8] for l2"),
+        (("--eps", "0.031"), "0.031 may mean 0.031/255 or"),
         (("tsresnet81",), "Did you mean tsresnet18"),
         (("--device", "tpu"), "no device called 'tpu'"),
         (("no/such/folder",), "no checkpoint folder"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tdsnn import paths, verdicts
-from tdsnn.bench.subjects import load_subjects
+from tdsnn.bench.entries import load_entries
 from tdsnn.data._base import load_split
 from tdsnn.errors import MissingError
 from tdsnn.manifest import entry_and_seed, load_release, resolve
@@ -31,7 +31,7 @@ def test_stored_verdicts_are_what_the_network_gives(name: str) -> None:
     assert stored is not None
     assert stored.data_digest == split.digest
     assert 100 * stored.right.mean() == pytest.approx(release.metrics["clean_accuracy"]["value"])
-    model = load_subjects([name], device=torch.device("cpu"), compiled=True).subjects[0].model
+    model = load_entries([name], device=torch.device("cpu"), compiled=True).entries[0].model
     images, labels = split.take(slice(0, IMAGES))
     with torch.no_grad():
         right = torch.cat([model(part) for part in images.split(100)]).argmax(1) == labels
@@ -59,7 +59,7 @@ def test_topography_is_what_the_release_states(name: str) -> None:
         split = load_split(manifest.dataset, "test")
     except MissingError as error:
         pytest.skip(error.message)
-    model = load_subjects([name], device=torch.device("cpu"), compiled=True).subjects[0].model
+    model = load_entries([name], device=torch.device("cpu"), compiled=True).entries[0].model
     measured = alignment(model, split, manifest)
     metrics = {"rate": "P(r, d)", "timing": "P(r_CCG, d)"}
     for key, layers in measured.items():

@@ -42,9 +42,13 @@ def _robust_percent(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple
         torch.manual_seed(0)
         x_adv = torchattacks.PGD(watched, eps=eps, alpha=eps / 4, steps=10)(x, y)
     with torch.no_grad():
-        last = (watched(x_adv).argmax(1) == y) & ours.clean_correct
-    theirs = ~watched.fooled & ours.clean_correct
-    return 100 * ours.survivors / len(x), 100 * float(theirs.float().mean()), 100 * float(last.float().mean())
+        last = (watched(x_adv).argmax(1) == y) & ours.clean
+    theirs = ~watched.fooled & ours.clean
+    return (
+        100 * float(ours.robust.float().mean()),
+        100 * float(theirs.float().mean()),
+        100 * float(last.float().mean()),
+    )
 
 
 @pytest.mark.parametrize("eps_255", [2, 4, 8])

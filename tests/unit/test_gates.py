@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from toys import Linear, batch, images
 
 from tdsnn.attacks._base import Attack, configure
-from tdsnn.attacks._draws import SampleDraws
 from tdsnn.bench.gates import check_attack, check_model
 from tdsnn.errors import GateError
 from tdsnn.models._neurons import State
@@ -104,7 +103,7 @@ def test_logits_that_are_not_finite_over_the_whole_pixel_range_are_refused(twist
 class _Shaky(Attack):
     """Draws from the global generator."""
 
-    def run(self, model, x, y, *, eps: float, norm: str | None, generator: SampleDraws) -> Tensor:
+    def run(self, model, x, y, *, eps, norm, task, generator) -> Tensor:
         return x + eps * torch.rand_like(x)
 
 

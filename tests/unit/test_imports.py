@@ -14,7 +14,7 @@ ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
     {"schema", "validation", "errors", "progress"},
     {"paths", "registry", "runtime", "files"},
-    {"manifest", "hub", "weights", "results", "stats", "store", "topography", "kernels", "verdicts"},
+    {"manifest", "hub", "weights", "results", "stats", "store", "topography", "kernels", "verdicts", "tasks"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "bench", "maps", "train", "publish", "export", "report", "sweep"},
     {"cli"},

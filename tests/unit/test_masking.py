@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from toys import Linear, flat, split
 
+from tdsnn.attacks._spec import attack_specs
 from tdsnn.bench.masking import Sign, caveat, signs
-from tdsnn.bench.plan import Plan, Subject, make_strikes
+from tdsnn.bench.plan import ModelEntry, Plan
 from tdsnn.bench.runner import run_bench
 from tdsnn.results import Cell, ResultFolder
 
@@ -41,9 +42,8 @@ def first(count: int) -> NDArray[np.bool_]:
 
 
 def found(*measured: tuple[Cell, NDArray[np.bool_]]) -> list[Sign]:
-    return signs(
-        [cell for cell, _ in measured], {cell.key: right for cell, right in measured}, num_classes=10
-    )
+    verdicts = {cell.key: right for cell, right in measured}
+    return signs([cell for cell, _ in measured], verdicts, clean=first(900), chance=0.1)
 
 
 def test_a_plausible_sweep_raises_no_alarm() -> None:
@@ -118,29 +118,44 @@ def test_no_alarm_for_what_is_normal(measured: list[tuple[Cell, NDArray[np.bool_
 def test_one_image_more_is_no_alarm_however_few_there_are() -> None:
     weak, strong = cell("pgd", 1, PGD), cell("pgd", 2, PGD)
     verdicts = {weak.key: np.array([True, False, False]), strong.key: np.array([True, True, False])}
-    assert signs([weak, strong], verdicts, num_classes=10) == []
+    assert signs([weak, strong], verdicts, clean=first(900), chance=0.1) == []
 
 
 def test_a_refused_cell_is_left_out() -> None:
-    assert signs([cell("pgd", 8, PGD)], {}, num_classes=10) == []
+    assert signs([cell("pgd", 8, PGD)], {}, clean=first(900), chance=0.1) == []
+
+
+@pytest.mark.parametrize(("right", "alarm"), [(100, False), (115, False), (130, True)])
+def test_a_model_at_chance_cannot_be_masked(right: int, alarm: bool) -> None:
+    """One that always answers the same keeps that answer under any attack."""
+    strong = cell("pgd", 128, PGD)
+    found = signs([strong], {strong.key: first(right)}, clean=first(right), chance=0.1)
+    assert bool(found) == alarm
+
+
+def test_sweeps_of_other_settings_are_not_one_sweep() -> None:
+    weak, strong = cell("pgd", 1, PGD), replace(cell("pgd", 2, {"steps": 2}), variant="steps=2")
+    assert found((weak, first(300)), (strong, first(500))) == []
 
 
 @pytest.mark.parametrize(
-    ("attacks", "surrogate", "words"),
+    ("attacks", "gradient", "words"),
     [
-        (["pgd"], "atan", "under pgd is only an upper bound on robustness: one gradient attack through the"),
-        (["pgd"], None, "through the exact gradient"),
-        (["pgd", "fgsm", "gaussian"], "atan", "under pgd and fgsm is"),
+        (
+            ["pgd"],
+            "the training surrogate",
+            "under pgd is only an upper bound on robustness: one gradient attack through the",
+        ),
+        (["pgd"], "the exact gradient", "through the exact gradient"),
+        (["pgd", "fgsm", "gaussian"], "the training surrogate", "under pgd and fgsm is"),
     ],
 )
-def test_the_caveat_names_the_attacks_in_a_ball(
-    attacks: list[str], surrogate: str | None, words: str
-) -> None:
-    assert words in str(caveat(make_strikes(attacks), surrogate))
+def test_the_caveat_names_the_attacks_in_a_ball(attacks: list[str], gradient: str, words: str) -> None:
+    assert words in str(caveat(attack_specs(attacks), gradient))
 
 
 def test_noise_alone_needs_no_caveat() -> None:
-    assert caveat(make_strikes(["gaussian"]), "atan") is None
+    assert caveat(attack_specs(["gaussian"]), "atan") is None
 
 
 @pytest.mark.parametrize(("model", "expected"), [(Linear(), []), (flat(), ["normal training"])])
@@ -148,10 +163,10 @@ def test_a_model_without_a_gradient_is_flagged_and_an_open_one_is_not(
     model: Linear, expected: list[str], tmp_path: Path
 ) -> None:
     images = split(Linear(), 30)
-    plan = Plan(dataset="toy", split=images, n=30, strikes=make_strikes(["pgd"], eps_255=[60]))
-    subject = Subject(name="toy", model=model, checkpoint_sha256="0" * 64, source="path")
-    (record,) = run_bench(plan, [subject], ResultFolder(tmp_path)).models
+    plan = Plan(dataset="toy", split=images, n=30, attacks=attack_specs(["pgd"], eps=[60]))
+    entry = ModelEntry(name="toy", model=model, checkpoint_sha256="0" * 64, source="path")
+    (record,) = run_bench(plan, [entry], ResultFolder(tmp_path)).models
     assert [sign["check"] for sign in record["masking_signs"]] == expected
     assert "only an upper bound" in record["caveat"]
-    (clean,) = run_bench(replace(plan, strikes=()), [subject], ResultFolder(tmp_path)).models
+    (clean,) = run_bench(replace(plan, attacks=()), [entry], ResultFolder(tmp_path)).models
     assert (clean["caveat"], clean["masking_signs"]) == (None, [])

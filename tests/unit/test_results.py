@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from tdsnn.results import (
     Cell,
     Result,
     ResultFolder,
-    Verdicts,
+    Scores,
     accuracy_figure,
     digest_of,
 )
 
+GATES = ({"name": "bounds", "measured": 0.0},)
 RIGHT = np.array([True, False, True, True])
 
 
@@ -51,32 +53,53 @@ def test_a_digest_depends_on_values_not_on_key_order() -> None:
 
 def test_finished_cells_are_found_again(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
-    assert folder.read_cell("k1", 4) is None
-    folder.write_cell("k1", Verdicts(right=RIGHT, seconds=1.25))
-    stored = ResultFolder(tmp_path).read_cell("k1", 4)
+    assert folder.read_cell("k1", 4, batch_size=2) is None
+    folder.write_cell("k1", Scores(values=RIGHT, seconds=1.25, gates=GATES))
+    stored = ResultFolder(tmp_path).read_cell("k1", 4, batch_size=2)
     assert stored is not None
-    assert stored.seconds == 1.25
-    assert stored.right.dtype == np.bool_
-    np.testing.assert_array_equal(stored.right, RIGHT)
+    assert (stored.seconds, stored.gates) == (1.25, GATES)
+    assert stored.values.dtype == np.bool_
+    np.testing.assert_array_equal(stored.values, RIGHT)
     assert [path.name for path in (tmp_path / "cells").iterdir()] == ["k1.safetensors"]
 
 
 @pytest.mark.parametrize("keep", [0, 7, 60, -1])
 def test_a_damaged_cell_is_named_and_never_used(tmp_path: Path, keep: int) -> None:
     folder = ResultFolder(tmp_path)
-    folder.write_cell("k1", Verdicts(right=RIGHT, seconds=1.0))
+    folder.write_cell("k1", Scores(values=RIGHT, seconds=1.0))
     path = tmp_path / "cells" / "k1.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(IntegrityError, match=r"k1\.safetensors") as caught:
-        folder.read_cell("k1", 4)
+        folder.read_cell("k1", 4, batch_size=2)
     assert "--fresh" in caught.value.hint
 
 
 def test_a_cell_of_another_size_is_refused(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
-    folder.write_cell("k1", Verdicts(right=RIGHT, seconds=1.0))
+    folder.write_cell("k1", Scores(values=RIGHT, seconds=1.0))
     with pytest.raises(IntegrityError, match=r"\(4,\), not \(5,\)"):
-        folder.read_cell("k1", 5)
+        folder.read_cell("k1", 5, batch_size=3)
+
+
+def test_a_cell_grows_by_whole_batches(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    for values in (RIGHT[:2], RIGHT):
+        folder.write_cell("k1", Scores(values=values, seconds=1.0))
+        stored = folder.read_cell("k1", 4, batch_size=2)
+        assert stored is not None
+        np.testing.assert_array_equal(stored.values, values)
+    folder.write_cell("k1", Scores(values=RIGHT[:3], seconds=1.0))
+    with pytest.raises(IntegrityError, match=r"\(3,\), not \(4,\)"):
+        folder.read_cell("k1", 4, batch_size=2)
+
+
+def test_other_settings_of_an_attack_have_a_row_of_their_own(tmp_path: Path) -> None:
+    cells = (_cell("k1"), replace(_cell("k2"), variant="steps=100"))
+    result = Result(settings={"n": 4}, models=(), cells=cells, comparisons=(), provenance={})
+    ResultFolder(tmp_path).write_result(result, {"k1": RIGHT, "k2": ~RIGHT})
+    arrays = load_file(tmp_path / "samples.safetensors")
+    np.testing.assert_array_equal(arrays["toy/pgd/0.5"], RIGHT)
+    np.testing.assert_array_equal(arrays["toy/pgd:steps=100/0.5"], ~RIGHT)
 
 
 def test_the_result_and_its_verdicts_are_written(tmp_path: Path) -> None:

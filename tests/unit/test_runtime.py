@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 from pathlib import Path
 
@@ -45,14 +46,26 @@ def test_deterministic_kernels_are_only_asked_for_inside_the_block() -> None:
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == before
 
 
-def test_a_code_digest_covers_its_parts_and_extra_files(tmp_path: Path) -> None:
-    extra = tmp_path / "outside.py"
-    extra.write_text("a = 1\n")
-    one = code_digest(parts=["attacks", "stats.py"], extra=[extra])
-    assert one == code_digest(parts=["stats.py", "attacks"], extra=[extra])
-    assert one != code_digest(parts=["attacks"], extra=[extra])
-    extra.write_text("a = 2\n")
-    assert one != code_digest(parts=["attacks", "stats.py"], extra=[extra])
+def test_a_code_digest_covers_its_parts_and_whole_packages_of_plug_ins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "outside_attacks"
+    package.mkdir()
+    for name in ("__init__", "strong", "helper"):
+        (package / f"{name}.py").write_text("a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("outside_attacks.strong")
+    parts = ["attacks", "stats.py"]
+    own = code_digest(parts=parts)
+    one = code_digest(parts=parts, plug_ins=["outside_attacks.strong"])
+    assert one != own
+    assert one == code_digest(parts=parts[::-1], plug_ins=["outside_attacks.strong"])
+    assert own != code_digest(parts=["attacks"])
+    # What the plug-in imports from its own package changes its numbers as well.
+    (package / "helper.py").write_text("a = 2\n")
+    assert one != code_digest(parts=parts, plug_ins=["outside_attacks.strong"])
+    # These count by their versions, or are in the parts already.
+    assert own == code_digest(parts=parts, plug_ins=["torch.nn.modules.conv", "tdsnn.attacks.pgd"])
 
 
 def test_git_state_sees_commits_changes_and_folders_that_are_not_tracked(tmp_path: Path) -> None:

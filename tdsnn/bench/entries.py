@@ -1,0 +1,74 @@
+"""From names to loaded models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tdsnn import zoo
+from tdsnn.bench.names import Twin, require_alike
+from tdsnn.bench.plan import ModelEntry
+from tdsnn.errors import UsageError
+from tdsnn.zoo import Opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """Models of a benchmark and the dataset that all of them are for."""
+
+    entries: tuple[ModelEntry, ...]
+    dataset: str
+
+
+def load_entries(
+    names: Sequence[str],
+    *,
+    device: torch.device,
+    twins: Mapping[str, Twin] | None = None,
+    compiled: bool = False,
+) -> Loaded:
+    """Load zoo entries and checkpoint folders.
+
+    Args:
+        twins: what :func:`with_twins` found about the names, if the models are to be set beside each other.
+        compiled: whether to call :func:`compile_entries` on them.
+
+    Raises:
+        UsageError: unknown name, models of different datasets, or a twin that is none.
+        MissingError, IntegrityError: as :func:`tdsnn.zoo.load`.
+    """
+    opened = {name: zoo.open_model(name, device=str(device)) for name in names}
+    entries = [_entry(name, one, (twins or {}).get(name, Twin())) for name, one in opened.items()]
+    for entry in entries:
+        if entry.twin in opened:
+            require_alike(entry.name, opened[entry.name].config, entry.twin, opened[entry.twin].config)
+    datasets = {name: one.config.dataset for name, one in opened.items()}
+    if len(set(datasets.values())) > 1:
+        found = ", ".join(f"{name}: {dataset}" for name, dataset in datasets.items())
+        raise UsageError(
+            f"The models were trained on different datasets ({found}), so they cannot share a table.",
+            hint="Run tdsnn-zoo bench once for each dataset.",
+        )
+    if compiled:
+        compile_entries(entries, device=device)
+    return Loaded(entries=tuple(entries), dataset=next(iter(datasets.values())))
+
+
+def compile_entries(entries: Sequence[ModelEntry], *, device: torch.device) -> None:
+    """Let spiking layers on CPU run through compiled operators, which pays for long runs."""
+    if device.type == "cpu":
+        for entry in entries:
+            entry.model.compile_operators()
+
+
+def _entry(name: str, opened: Opened, twin: Twin) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        model=opened.model,
+        checkpoint_sha256=opened.weights_sha256,
+        source=opened.location.source,
+        twin=twin.name,
+        alone=twin.lacking,
+    )

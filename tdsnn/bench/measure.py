@@ -1,0 +1,238 @@
+"""The cells of one model: gates, then batch after batch, going on from what is stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tdsnn.attacks._gradient import inference, respond
+from tdsnn.attacks._spec import AttackSpec
+from tdsnn.bench.gates import Gate, check_attack, check_model
+from tdsnn.bench.plan import ModelEntry, Plan, cell_key
+from tdsnn.errors import GateError
+from tdsnn.results import Cell, ResultFolder, Scores, titled
+
+GATE_IMAGES = 64
+"""Images on which a model is checked."""
+GATE_ATTACK_IMAGES = 8
+"""Images on which an attack is checked."""
+
+Progress = Callable[[int, str], None]
+"""Called with the number of images just finished and what is running."""
+Gates = tuple[Mapping[str, Any], ...]
+
+
+@dataclass
+class Run:
+    """What a run has so far; the tables are by cell key."""
+
+    plan: Plan
+    folder: ResultFolder
+    fresh: bool
+    progress: Progress
+    scores: dict[str, NDArray[Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One model measured."""
+
+    cells: tuple[Cell, ...]
+    gates: Gates
+    """What the model, and the attacks on it, passed."""
+    refused: str | None = None
+    """Why the model has no number at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One cell that is wanted, and what is stored of it."""
+
+    entry: ModelEntry
+    spec: AttackSpec | None
+    strength: float
+    key: str
+    stored: Scores | None
+
+    @property
+    def label(self) -> str:
+        if self.spec is None:
+            return f"{self.entry.name}: clean"
+        return f"{self.entry.name}: {titled(self.spec.name, self.spec.variant)} {self.strength:g}"
+
+    def done(self, n: int) -> bool:
+        return self.stored is not None and self.stored.values.size == n
+
+
+def measure(run: Run, entry: ModelEntry) -> Measured:
+    """The clean cell and all attack cells of one model.
+
+    A cell without a number says why: an attack that a gate refused or that ran out of memory costs its own
+    cells, a model that is refused all of its cells. Gates are not run again for cells that are stored.
+
+    Raises:
+        IntegrityError: a stored cell is damaged.
+    """
+    clean = _job(run, entry)
+    groups = [
+        (spec, [_job(run, entry, spec, strength) for strength in spec.strengths]) for spec in run.plan.attacks
+    ]
+    everything = [clean, *(job for _, jobs in groups for job in jobs)]
+    try:
+        with _within_memory():
+            gates = _gates(run, everything, partial(_check_model, run.plan, entry))
+            found = _scores(run, clean, gates, partial(_clean, run.plan, entry))
+    except GateError as error:
+        cells = [_cell(run.plan, job, error=error.message) for job in everything]
+        return Measured(cells=tuple(cells), gates=(), refused=error.message)
+    cells = [_cell(run.plan, clean, clean=found, scores=found)]
+    for spec, jobs in groups:
+        passed, attacked = _under_attack(run, spec, jobs, found)
+        gates, cells = gates + passed, cells + attacked
+    return Measured(cells=tuple(cells), gates=gates)
+
+
+def _under_attack(
+    run: Run, spec: AttackSpec, jobs: Sequence[_Job], clean: NDArray[Any]
+) -> tuple[Gates, list[Cell]]:
+    """The gates that an attack passed, and its cells of all strengths."""
+    plan, entry = run.plan, jobs[0].entry
+    try:
+        with _within_memory():
+            gates = _gates(run, jobs, partial(_check_attack, plan, entry, spec))
+    except GateError as error:
+        return (), [_cell(plan, job, clean=clean, error=error.message) for job in jobs]
+    cells = []
+    for job in jobs:
+        try:
+            with _within_memory():
+                found = _scores(run, job, gates, partial(_attacked, plan, job, clean))
+        except GateError as error:
+            cells.append(_cell(plan, job, clean=clean, error=error.message))
+        else:
+            cells.append(_cell(plan, job, clean=clean, scores=found))
+    return gates, cells
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GateError("out of memory: lower --batch-size") from error
+
+
+def _job(run: Run, entry: ModelEntry, spec: AttackSpec | None = None, strength: float = 0.0) -> _Job:
+    plan, key = run.plan, cell_key(run.plan, entry, spec, strength)
+    stored = None if run.fresh else run.folder.read_cell(key, plan.n, batch_size=plan.batch_size)
+    return _Job(entry=entry, spec=spec, strength=strength, key=key, stored=stored)
+
+
+def _gates(run: Run, jobs: Sequence[_Job], check: Callable[[], list[Gate]]) -> Gates:
+    """What lets the cells pass: as stored with the first of them if all are finished, else measured now."""
+    first = jobs[0]
+    if first.stored is not None and all(job.done(run.plan.n) for job in jobs):
+        return first.stored.gates
+    run.progress(0, f"{first.label}, gates")
+    return tuple(asdict(gate) for gate in check())
+
+
+def _scores(
+    run: Run, job: _Job, gates: Gates, compute: Callable[[range, Tensor, Tensor], Tensor]
+) -> NDArray[Any]:
+    """Scores (n,) of a cell; each finished batch is stored before the next begins."""
+    found = job.stored
+    if job.done(run.plan.n):
+        run.reused.append(job.key)
+    elif found is not None:
+        run.resumed.append(job.key)
+    run.progress(0 if found is None else found.values.size, job.label)
+    for batch in run.plan.batches():
+        if found is not None and batch.stop <= found.values.size:
+            continue
+        started = time.perf_counter()
+        values = compute(batch, *run.plan.load(batch)).cpu().numpy()
+        seconds = time.perf_counter() - started
+        if found is not None:
+            values, seconds = np.concatenate([found.values, values]), found.seconds + seconds
+        found = Scores(values=values, seconds=round(seconds, 3), gates=gates)
+        run.folder.write_cell(job.key, found)
+        run.progress(len(batch), job.label)
+    assert found is not None
+    run.scores[job.key], run.seconds[job.key] = found.values, found.seconds
+    return found.values
+
+
+def _clean(plan: Plan, entry: ModelEntry, batch: range, x: Tensor, y: Tensor) -> Tensor:
+    with inference(entry.model):
+        return plan.task.score(respond(entry.model, x), y)
+
+
+def _attacked(plan: Plan, job: _Job, clean: NDArray[Any], batch: range, x: Tensor, y: Tensor) -> Tensor:
+    assert job.spec is not None
+    return job.spec.attack.perturb(
+        job.entry.model,
+        x,
+        y,
+        eps=job.spec.eps(job.strength),
+        indices=batch,
+        seed=plan.seed,
+        norm=job.spec.norm,
+        task=plan.task,
+        clean=torch.from_numpy(clean[batch.start : batch.stop]),
+    ).robust
+
+
+def _check_model(plan: Plan, entry: ModelEntry) -> list[Gate]:
+    x, _ = plan.load(range(min(GATE_IMAGES, len(plan.split.labels))))
+    return check_model(entry.model, x, num_classes=len(plan.split.classes))
+
+
+def _check_attack(plan: Plan, entry: ModelEntry, spec: AttackSpec) -> list[Gate]:
+    indices = range(min(GATE_ATTACK_IMAGES, len(plan.split.labels)))
+    return check_attack(
+        spec.attack,
+        entry.model,
+        *plan.load(indices),
+        eps=spec.eps(spec.strengths[-1]),
+        indices=indices,
+        seed=plan.seed,
+        norm=spec.norm,
+        task=plan.task,
+    )
+
+
+def _cell(
+    plan: Plan,
+    job: _Job,
+    *,
+    clean: NDArray[Any] | None = None,
+    scores: NDArray[Any] | None = None,
+    error: str | None = None,
+) -> Cell:
+    spec = job.spec
+    return Cell(
+        key=job.key,
+        model=job.entry.name,
+        attack="clean" if spec is None else spec.name,
+        variant="" if spec is None else spec.variant,
+        eps_255=job.strength,
+        norm=None if spec is None else spec.norm,
+        settings={} if spec is None else spec.settings,
+        accuracy=None if scores is None else plan.task.figure(scores),
+        clean_correct=None if clean is None else plan.survivors(clean),
+        survivors=None if scores is None else plan.survivors(scores),
+        error=error,
+    )

@@ -1,0 +1,1 @@
+"""Tasks: what networks learn and how their answers are scored, one per file."""

@@ -1,0 +1,46 @@
+"""The contract of tasks: what a network has learned, and how its answers are scored and compared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tdsnn.registry import Registry
+from tdsnn.results import Figure
+from tdsnn.stats import PairedDifference
+
+TASKS: Registry[Task] = Registry("task", "tdsnn.tasks", "tdsnn-zoo data list")
+
+
+class Task(ABC):
+    """Base of every task; a plug-in is one instance. A dataset names the task that it is for.
+
+    A score says how well one sample is answered, higher is better. Scores are what attacks lower, what cells
+    keep, and what two models are compared by.
+    """
+
+    floor: ClassVar[float]
+    """The lowest score: a sample that has it has nothing to lose, so no attack is spent on it."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What gradient attacks raise: (N,), of outputs (N, K) and targets (N,), differentiable."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Scores (N,) of outputs (N, K) for targets (N,)."""
+
+    @abstractmethod
+    def chance(self, targets: NDArray[Any]) -> float:
+        """Mean score of the best answer that is the same for all targets (N,)."""
+
+    @abstractmethod
+    def figure(self, scores: NDArray[Any]) -> Figure:
+        """Mean of scores (n,) with unit and 95 % interval."""
+
+    @abstractmethod
+    def compare(self, ours: NDArray[Any], theirs: NDArray[Any]) -> PairedDifference:
+        """Paired test of two models' scores (n,) on the same samples."""
