@@ -121,7 +121,7 @@ def _embed(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
     release = embed(run_dir)
     if source_of(release) == "cache":
         _output.note(
-            f"{release.name} has more than the {LARGEST_EMBEDDED_BYTES // 2**20} MiB that the project embeds: "
+            f"{release.name} has more than the {LARGEST_EMBEDDED_BYTES // 2**20} MiB that are embedded: "
             "only the cache of this machine has it. "
             f"To publish it: tdsnn-zoo publish {release.name} --repo OWNER/NAME"
         )
