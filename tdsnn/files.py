@@ -46,19 +46,34 @@ def git_blob(content: bytes) -> str:
 def atomic(path: Path) -> Iterator[Path]:
     """Temporary name beside ``path`` that replaces it when the block ends without an error.
 
+    Write it by ordinary means, so that it has the permissions of the user's umask: ``tempfile`` and
+    ``safetensors.torch.save_file`` make private files, which nobody else could read in a shared folder.
+
     Raises:
         TdsnnError: the folder cannot be written or the disk is full; ``path`` is then as it was.
     """
-    # Not tempfile: its files are private, and a shared cache needs the user's usual permissions.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with file_error(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with file_error(path), _folder(path.parent):
+        try:
             yield temporary
             temporary.replace(path)
-    finally:
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Make a folder, which goes again if the block ends with an error and it is empty."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 @contextmanager

@@ -53,8 +53,8 @@ def stream(model: Model, x: Tensor, timesteps: int | None = None) -> Iterator[Te
         timesteps: T; None is the model's own.
 
     Raises:
-        UsageError: a model in training mode, images that it does not take, or ``timesteps`` below 1; in the
-            call, not at the first step.
+        UsageError: a model in training mode, images that it does not take or with pixels outside [0, 1], or
+            ``timesteps`` below 1; in the call, not at the first step.
     """
     steps, run = model.count_steps(timesteps), _Run(model, x)
     return (run.step() for _ in range(steps))
@@ -145,6 +145,12 @@ class _Run:
                 hint="Call model.eval() first.",
             )
         self._model = model
+        # Asked this way, NaN is outside too.
+        if isinstance(x, Tensor) and not bool(((x >= 0) & (x <= 1)).all()):
+            raise UsageError(
+                "The images have pixels outside [0, 1], or that are no number.",
+                hint="Normalisation is inside the model; of bytes: images.float() / 255",
+            )
         with torch.no_grad():
             self._encoded = model.encode(x)
             self._state = model.init_state(self._encoded)

@@ -14,6 +14,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -126,12 +127,30 @@ def resolve(name: str) -> Manifest:
     Raises:
         UsageError: unknown name, no single default variant, or a manifest that breaks the schema.
     """
-    names = _written()
-    if name in names:
+    if _is_written(name):
         return _read(name)
     entry, seed = entry_and_seed(name)
-    if seed and entry in names:
-        return _reseeded(_read(entry), seed)
+    return _reseeded(_read(entry), seed) if seed and _is_written(entry) else _default_variant(name)
+
+
+def full_name(name: str) -> str:
+    """Full name of an entry that is named in full, by another seed, or bare; as :func:`resolve`."""
+    entry, seed = entry_and_seed(name)
+    known = _is_written(name) or (seed and _is_written(entry))
+    return name if known else _default_variant(name).name
+
+
+def _is_written(name: str) -> bool:
+    """Whether there is a manifest of this very name; one look at each zoo folder, however much they hold."""
+    if Path(name).name != name:
+        return False
+    with suppress(OSError):  # longer than the name of any file
+        return any((zoo / "models" / f"{name}.toml").is_file() for zoo in paths.zoo_folders())
+    return False
+
+
+def _default_variant(name: str) -> Manifest:
+    names = _written()
     variants = [full for full in names if full.partition(".")[0] == name]
     if not variants:
         bare = {full.partition(".")[0] for full in names}
@@ -227,7 +246,7 @@ def load_release(name: str) -> Release | None:
         UsageError: unknown name.
         IntegrityError: a release file that breaks the schema.
     """
-    full = resolve(name).name
+    full = full_name(name)
     path = release_path(full)
     if not path.is_file():
         return None

@@ -34,17 +34,18 @@ _PACKAGE = Path(__file__).resolve().parent
 _SOURCE = (".py", ".cpp", ".h", ".cu")
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:0``, ..., or ``auto`` (CUDA if there is one).
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """The device that is named: ``cpu``, ``cuda``, ``cuda:0``, ..., or ``auto`` (CUDA if there is one).
 
     Raises:
         UsageError: no such device on this machine.
     """
+    name = str(device)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
     cuda = ["cuda", *(f"cuda:{index}" for index in range(available))] if available else []
-    if name in ("cpu", *cuda):
+    if name in ("cpu", "cpu:0", *cuda):
         return torch.device(name)
     if name.startswith("cuda"):
         raise UsageError(

@@ -1,8 +1,8 @@
 """Where checkpoints are: find, fetch and verify them. Nothing here needs torch.
 
 A zoo entry is looked for in this order: the zoo folder that its manifest is in (the project's, or one of your
-own named by ``TDSNN_ZOO``), the cache, the Hub. Any other repository of a Hub is named ``hf:owner/name`` or
-``hf:owner/name@revision``; of that, only what loading needs is fetched, and no code ever.
+own named by ``TDSNN_ZOO``), the cache, the Hub. Of any other repository of a Hub only what loading needs is
+fetched, and no code ever.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tdsnn import hub, paths
+from tdsnn import hub, naming, paths
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of, verify
-from tdsnn.manifest import home, list_models, load_release, resolve
+from tdsnn.manifest import home, list_models, load_release
+from tdsnn.naming import is_folder
 from tdsnn.progress import Progress, silent
 from tdsnn.schema import FileRecord, Release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, verify_checkpoint
@@ -45,25 +46,11 @@ class Location:
     source: Source
     """``path`` (given), ``embedded`` (in the project), ``folder`` (in ``TDSNN_ZOO``), ``cache`` (fetched
     before), ``hub`` (fetched now)."""
+    weights: FileRecord
+    """``model.safetensors``, as verified."""
     files: tuple[FileRecord, ...]
-    """What was verified; empty for a folder outside the zoo, whose ``config.json`` alone vouches for the
-    weights."""
-
-    @property
-    def weights_sha256(self) -> str:
-        """Content of ``model.safetensors``, 64 hex digits, as verified."""
-        known = (record.sha256 for record in self.files if record.path == WEIGHTS_FILE)
-        return next(known, None) or sha256_of(self.folder / WEIGHTS_FILE)
-
-
-def is_path(name: str) -> bool:
-    """Whether text names the folder of a checkpoint rather than a zoo entry or a repository."""
-    return not hub.is_reference(name) and (os.sep in name or name in (".", "..", "~"))
-
-
-def is_entry(name: str) -> bool:
-    """Whether text names a zoo entry rather than a folder or a repository."""
-    return not is_path(name) and not hub.is_reference(name)
+    """What a release or a repository lists, as verified; empty for a folder outside the zoo, whose
+    ``config.json`` alone vouches for the weights."""
 
 
 def available(name: str) -> Source | None:
@@ -74,12 +61,19 @@ def available(name: str) -> Source | None:
 
 def source_of(release: Release) -> Source | None:
     """Where the weights of a release would come from; None when they are nowhere. Reads no weights."""
-    if stored(release.name).is_dir():
+    folder, there = cached(release), stored(release.name)
+    in_cache = all((folder / record.path).is_file() for record in release.files)
+    # What outgrew the project's limit is in the cache, maybe beside the older files that it replaced.
+    older = in_cache and any(_size(there / record.path) != record.size for record in release.files)
+    if not older and any((there / name).exists() for name in _NEEDED):
         return "embedded" if home(release.name) == paths.bundled("zoo") else "folder"
-    folder = cached(release)
-    if all((folder / record.path).is_file() for record in release.files):
+    if in_cache:
         return "cache"
     return "hub" if release.hub_repo else None
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 def stored(name: str) -> Path:
@@ -101,48 +95,49 @@ def cached(release: Release) -> Path:
 def locate(
     name: str | os.PathLike[str],
     *,
+    revision: str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Location:
-    """Find a checkpoint and verify every file of it.
+    """Find a checkpoint and verify every file of it, each read once.
 
     A file of the cache that was altered is kept as ``<name>.corrupt`` and fetched anew.
 
     Args:
-        name: a zoo entry, full or bare; a repository ``hf:owner/name[@revision]``; or the folder of a
-            checkpoint (a ``Path``, or text with a separator).
+        name: as for :func:`tdsnn.naming.parse`.
+        revision: branch, tag or commit on the Hub to take instead of the one that the release pins.
         force: fetch from the Hub what the cache has already.
 
     Raises:
-        UsageError: unknown name or no such folder.
+        UsageError: unknown name, no such folder, or a revision of what is on no Hub.
         MissingError: nothing was released, or the Hub cannot be reached.
         IntegrityError: a file differs from what was promised.
     """
-    if not isinstance(name, str) or is_path(name):
-        return _explicit(paths.expanded(os.fspath(name)))
-    if hub.is_reference(name):
-        return _referred(hub.Reference.parse(name), force=force, progress=progress)
-    full = resolve(name).name
-    release = _release(full)
-    source = source_of(release)
-    if source in ("embedded", "folder"):
-        folder = stored(full)
-        _verify(release.files, folder, hint=_RESTORE[source])
-        return Location(name=full, folder=folder, source=source, files=release.files)
-    folder = cached(release)
-    if not release.hub_repo or not release.hub_commit:
-        if source is None:
-            raise MissingError(
-                f"The weights of '{full}' are neither embedded, nor cached, nor on a Hub.",
-                hint=f"Train them: tdsnn-zoo train {full}",
-            )
-        _verify(release.files, folder, hint=_RESTORE["folder"])
-        return Location(name=full, folder=folder, source=source, files=release.files)
-    remote = [hub.RemoteFile.of(record) for record in release.files]
-    fetched = hub.complete(
-        release.hub_repo, release.hub_commit, remote, folder, force=force, progress=progress
-    )
-    return Location(name=full, folder=folder, source="hub" if fetched else "cache", files=release.files)
+    subject = _at_revision(name, revision)
+    if isinstance(subject, Path):
+        return _explicit(subject)
+    if isinstance(subject, hub.Reference):
+        return _referred(subject, force=force, progress=progress)
+    return _entry(_release(subject), force=force, progress=progress)
+
+
+def _at_revision(name: str | os.PathLike[str], revision: str | None) -> str | Path | hub.Reference:
+    """What a name means, at another revision if one is asked for."""
+    subject = naming.parse(name)
+    if revision is None:
+        return subject
+    if isinstance(subject, Path):
+        raise UsageError(f"The folder '{subject}' has no revisions.", hint="Leave out the revision.")
+    if isinstance(subject, hub.Reference):
+        if "@" in str(name):
+            raise UsageError(f"'{name}' names a revision already.", hint="Leave out --revision.")
+        return replace(subject, revision=revision)
+    repo = _release(subject).hub_repo
+    if not repo:
+        raise UsageError(
+            f"'{subject}' is on no Hub, so it has no revisions there.", hint="Leave out --revision."
+        )
+    return hub.Reference(repo=repo, revision=revision)
 
 
 def download(
@@ -158,15 +153,22 @@ def download(
     Without ``to``, the answer says where the files are.
 
     Args:
-        name: a zoo entry or a repository, ``owner/name[@revision]`` with or without ``hf:``.
-        revision: branch, tag or commit on the Hub to take instead of the one that the release pins.
+        name: a zoo entry or a repository, as for :func:`tdsnn.naming.parse`.
+        revision: as for :func:`locate`.
         force: fetch again what the cache has, and replace other files of these names in ``to``.
 
     Raises:
-        UsageError: unknown name, a revision of what is on no Hub, or ``to`` holds files with other content.
+        UsageError: unknown name, a folder, a revision of what is on no Hub, or ``to`` holds files with other
+            content.
         MissingError, IntegrityError: as :func:`locate`.
     """
-    location = locate(_asked(name, revision), force=force, progress=progress)
+    subject = naming.parse(name)
+    if isinstance(subject, Path) and is_folder(subject):
+        raise UsageError(
+            f"'{name}' is a folder of this machine, so there is nothing to download.",
+            hint="A repository of that name: hf:owner/name. The zoo's models: tdsnn-zoo list",
+        )
+    location = locate(name, revision=revision, force=force, progress=progress)
     if to is None:
         return location
     for record in location.files:
@@ -183,43 +185,55 @@ def download(
     return replace(location, folder=to)
 
 
-def _asked(name: str, revision: str | None) -> str:
-    if is_path(name) and paths.expanded(name).is_dir():
-        raise UsageError(
-            f"'{name}' is a folder of this machine, so there is nothing to download.",
-            hint="A repository of that name: hf:owner/name. The zoo's models: tdsnn-zoo list",
+def _entry(release: Release, *, force: bool, progress: Progress) -> Location:
+    """The checkpoint of a release."""
+    source = source_of(release)
+    folder = stored(release.name) if source in ("embedded", "folder") else cached(release)
+    if source is not None and source in _RESTORE:
+        _verify(release.files, folder, hint=_RESTORE[source])
+    elif release.hub_repo and release.hub_commit:
+        remote = [hub.RemoteFile.of(record) for record in release.files]
+        fetched = hub.complete(
+            release.hub_repo, release.hub_commit, remote, folder, force=force, progress=progress
         )
-    # Only here may a repository go without its prefix: everywhere else a separator means a folder.
-    reference = hub.Reference.parse(name) if is_path(name) or hub.is_reference(name) else None
-    if revision is None:
-        return str(reference) if reference else name
-    if reference is not None and "@" in name:
-        raise UsageError(f"'{name}' names a revision already.", hint="Leave out --revision.")
-    if reference is None:
-        release = _release(resolve(name).name)
-        if not release.hub_repo:
-            raise UsageError(
-                f"'{release.name}' is on no Hub, so it has no revisions there.", hint="Leave out --revision."
-            )
-        reference = hub.Reference(repo=release.hub_repo)
-    return str(replace(reference, revision=revision))
+        source = "hub" if fetched else "cache"
+    elif source == "cache":
+        _verify(release.files, folder, hint=_RESTORE["folder"])
+    else:
+        raise MissingError(
+            f"The weights of '{release.name}' are neither embedded, nor cached, nor on a Hub.",
+            hint=f"Train them: tdsnn-zoo train {release.name}",
+        )
+    return Location(
+        name=release.name, folder=folder, source=source, weights=_weights(release.files), files=release.files
+    )
 
 
 def _explicit(folder: Path) -> Location:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(
             f"There is no checkpoint folder '{folder}'.",
             hint=f"Name a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a zoo model: tdsnn-zoo list",
         )
+    release = _release_stored_in(folder)
+    if release is not None:
+        _verify(release.files, folder, hint=_RESTORE["embedded"])
     try:
-        config = verify_checkpoint(folder)
+        config, weights = verify_checkpoint(folder, known=_weights(release.files) if release else None)
     except IntegrityError as error:
         error.hint = "Copy the folder anew from where it came; nothing in it was changed."
         raise
-    release = _release_stored_in(folder)
-    if release is not None:
-        _verify(release.files, folder, hint=_RESTORE[source_of(release) or "embedded"])
-    return Location(name=config.name, folder=folder, source="path", files=release.files if release else ())
+    return Location(
+        name=config.name,
+        folder=folder,
+        source="path",
+        weights=weights,
+        files=release.files if release else (),
+    )
+
+
+def _weights(files: tuple[FileRecord, ...]) -> FileRecord:
+    return next(record for record in files if record.path == WEIGHTS_FILE)
 
 
 def _release_stored_in(folder: Path) -> Release | None:
@@ -227,7 +241,9 @@ def _release_stored_in(folder: Path) -> Release | None:
     own = folder.resolve()
     if own.name not in list_models() or own != stored(own.name).resolve():
         return None
-    return load_release(own.name)
+    release = load_release(own.name)
+    # Of a release that outgrew the folder, what is there is an older checkpoint.
+    return release if release and source_of(release) in ("embedded", "folder") else None
 
 
 def _release(name: str) -> Release:
@@ -256,11 +272,12 @@ def _referred(reference: hub.Reference, *, force: bool, progress: Progress) -> L
     snapshot = hub.take_snapshot(
         reference, paths.cache_dir() / "hub", choose=_choose, force=force, progress=progress
     )
-    verify_checkpoint(snapshot.folder)
+    _, weights = verify_checkpoint(snapshot.folder, known=_weights(snapshot.files))
     return Location(
         name=str(replace(reference, revision=snapshot.commit)),
         folder=snapshot.folder,
         source="hub" if snapshot.fetched else "cache",
+        weights=weights,
         files=snapshot.files,
     )
 

@@ -9,6 +9,7 @@ damage shows even without a release. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from tdsnn.errors import IntegrityError
-from tdsnn.files import atomic, read_json, sha256_of, verify, write_atomic
+from tdsnn.errors import IntegrityError, TdsnnError, UsageError
+from tdsnn.files import atomic, read_json, verify
 from tdsnn.schema import WEIGHTS_FILE as WEIGHTS_FILE
 from tdsnn.schema import Count, FileRecord, Sha256, SheetRecord, Table, plain
 from tdsnn.validation import check
@@ -73,25 +74,54 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, *, state: Mapping[str, Tensor], positions: Mapping[str, Tensor], config: CheckpointConfig
 ) -> None:
-    """Write a checkpoint folder. Each file is replaced in one step; equal input gives equal bytes.
+    """Write a checkpoint folder: both files are complete before either is replaced; equal input, equal bytes.
 
     Args:
         state: the model's ``state_dict``; tensors may be on any device.
         positions: layer name to (units, 2) float32, mm; the same layers as ``config.sheets``.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        UsageError: values that are not finite, or a configuration that could not be read again.
+        TdsnnError: the folder cannot be written or the disk is full; what was there is as it was.
+    """
+    from safetensors.torch import save
+
+    _require_finite(state, name=f"The model '{config.name}'", error=UsageError)
+    _require_readable(config)
     tensors = {_MODEL + key: _shortened(value) for key, value in state.items()}
     tensors |= {f"{_SHEETS}{layer}{_POSITIONS}": value for layer, value in positions.items()}
     # clone(): safetensors refuses tensors that share memory, as tied or expanded weights do.
     own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    weights = folder / WEIGHTS_FILE
-    with atomic(weights) as temporary:
-        save_file(own, temporary, metadata={"format": "pt"})
-        pinned = {"size": temporary.stat().st_size, "sha256": sha256_of(temporary)}
+    weights = save(own, metadata={"format": "pt"})
+    pinned = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     document = {"schema": _SCHEMA, **plain(config), "weights": pinned}
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomic(folder / CONFIG_FILE, text.encode())
+    with atomic(folder / CONFIG_FILE) as description, atomic(folder / WEIGHTS_FILE) as tensors_file:
+        tensors_file.write_bytes(weights)
+        description.write_bytes(text.encode())
+
+
+def _require_readable(config: CheckpointConfig) -> None:
+    """Refuse a configuration that is not the same after a way through JSON, or that no reader takes."""
+    name, hint = (
+        f"The configuration of '{config.name}'",
+        "Plain numbers, texts, lists and tables can be saved.",
+    )
+    try:
+        document = json.loads(json.dumps(plain(config), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} cannot be written as JSON: {error}.", hint=hint) from error
+    check(document, CheckpointConfig, name=name, hint=hint)
+
+
+def _require_finite(state: Mapping[str, Tensor], *, name: str, error: type[TdsnnError]) -> None:
+    """Refuse tensors with infinities or NaN: spikes hide them, since NaN reaches no threshold."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise error(
+                f"{name} has values in the tensor '{key}' that are not finite.",
+                hint="The training that it is from diverged: train it again, for example at a lower rate.",
+            )
 
 
 def _shortened(value: Tensor) -> Tensor:
@@ -102,19 +132,31 @@ def _shortened(value: Tensor) -> Tensor:
     return short if bool((short == value).all()) else value
 
 
-def verify_checkpoint(folder: Path) -> CheckpointConfig:
+def verify_checkpoint(
+    folder: Path, *, known: FileRecord | None = None
+) -> tuple[CheckpointConfig, FileRecord]:
     """Check ``config.json`` and the hash of the safetensors file that it pins, without reading any tensor.
+
+    Args:
+        known: what the safetensors file was found to be a moment ago, so that it is not hashed again.
+
+    Returns:
+        What ``config.json`` says, and what the safetensors file is.
 
     Raises:
         IntegrityError: a file is missing, truncated or altered, or ``config.json`` breaks the schema.
     """
     config, pinned = _read_config(folder / CONFIG_FILE)
-    verify(folder / WEIGHTS_FILE, pinned)
-    return config
+    if known != pinned:
+        verify(folder / WEIGHTS_FILE, pinned)
+    return config, pinned
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_checkpoint(folder: Path, *, known: FileRecord | None = None) -> Checkpoint:
     """Read and check a checkpoint folder.
+
+    Args:
+        known: as for :func:`verify_checkpoint`.
 
     Raises:
         IntegrityError: a file is missing, truncated or altered, or breaks the schema above.
@@ -123,7 +165,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = verify_checkpoint(folder)
+    config, _ = verify_checkpoint(folder, known=known)
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
@@ -136,6 +178,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             positions[key.removeprefix(_SHEETS).removesuffix(_POSITIONS)] = value
         else:
             raise IntegrityError(f"'{folder / WEIGHTS_FILE}' has an unexpected tensor '{key}'.")
+    _require_finite(state, name=f"'{folder / WEIGHTS_FILE}'", error=IntegrityError)
     _check_sheets(folder, config, positions)
     return Checkpoint(config=config, state=state, positions=positions)
 
@@ -151,18 +194,24 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
     Raises:
         IntegrityError: names the first tensor that is missing, unexpected, or of another shape or type.
     """
+    difference = state_difference(state, expected)
+    if difference:
+        raise IntegrityError(f"The checkpoint '{source}' does not fit its architecture: {difference}.")
+
+
+def state_difference(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the first tensor that is missing, unexpected, or of another shape or type."""
     for key, wanted in expected.items():
         if key not in state:
-            raise IntegrityError(f"The checkpoint '{source}' lacks the tensor '{key}'.")
+            return f"it lacks the tensor '{key}'"
         found = state[key]
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
-            raise IntegrityError(
-                f"The tensor '{key}' of the checkpoint '{source}' is {found.dtype} {tuple(found.shape)}, "
-                f"but the model needs {wanted.dtype} {tuple(wanted.shape)}."
+            return (
+                f"the tensor '{key}' is {found.dtype} {tuple(found.shape)}, "
+                f"but the model needs {wanted.dtype} {tuple(wanted.shape)}"
             )
-    for key in state:
-        if key not in expected:
-            raise IntegrityError(f"The checkpoint '{source}' has an unexpected tensor '{key}'.")
+    odd = next((key for key in state if key not in expected), None)
+    return odd and f"it has an unexpected tensor '{odd}'"
 
 
 def _read_config(path: Path) -> tuple[CheckpointConfig, FileRecord]:

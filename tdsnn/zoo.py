@@ -12,6 +12,8 @@ from tdsnn.store import Location
 from tdsnn.weights import CheckpointConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from tdsnn.models._base import Model
 
 
@@ -22,16 +24,21 @@ class Opened:
     model: Model
     config: CheckpointConfig
     location: Location
-    weights_sha256: str
-    """Content of ``model.safetensors``, 64 hex digits, as verified."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Content of ``model.safetensors``, 64 hex digits, as verified."""
+        return self.location.weights.sha256
 
 
-def load(name: str | os.PathLike[str], *, device: str = "cpu", compile: bool = False) -> Model:
+def load(name: str | os.PathLike[str], *, device: str | torch.device = "cpu", compile: bool = False) -> Model:
     """Load a model with its cortical sheets, in eval mode: ``tdsnn.load("tsresnet18")``.
 
+    Random generators, defaults and the allocator of the process stay as they are.
+
     Args:
-        name: as for :func:`tdsnn.store.locate`: a zoo entry, a folder, or ``hf:owner/name[@revision]``.
-        device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``.
+        name: as for :func:`tdsnn.naming.parse`: a zoo entry, a folder, or ``hf:owner/name[@revision]``.
+        device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``, or a device of PyTorch.
         compile: on CPU, use the compiled operators (made once, in about 20 s). Without a C++ compiler the
             model stays on the eager path, with equal results; ``tdsnn-zoo doctor`` says why.
 
@@ -45,17 +52,15 @@ def load(name: str | os.PathLike[str], *, device: str = "cpu", compile: bool = F
     return model
 
 
-def open_model(name: str | os.PathLike[str], *, device: str = "cpu") -> Opened:
+def open_model(name: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Opened:
     """As :func:`load`, with what the checkpoint says about the model."""
     from tdsnn.models._checkpoint import read_model
     from tdsnn.runtime import choose_device
 
     target = choose_device(device)
     location = store.locate(name)
-    model, config = read_model(location.folder)
-    return Opened(
-        model=model.to(target), config=config, location=location, weights_sha256=location.weights_sha256
-    )
+    model, config = read_model(location.folder, known=location.weights)
+    return Opened(model=model.to(target), config=config, location=location)
 
 
 def save(model: Model, folder: Path, *, name: str, dataset: str) -> None:
@@ -64,6 +69,11 @@ def save(model: Model, folder: Path, *, name: str, dataset: str) -> None:
     Args:
         name: zoo entry that the checkpoint belongs to, or any name of your own.
         dataset: registered name of the dataset it was trained on.
+
+    Raises:
+        UsageError: the model is not what its architecture and arguments make, or has weights that are not
+            finite; nothing is written.
+        TdsnnError: the folder cannot be written; what was there is as it was.
     """
     from tdsnn.models._checkpoint import write_model
 

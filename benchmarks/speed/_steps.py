@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.speed._stock import Stock
 from tdsnn.errors import UsageError
+from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._base import Model
 from tdsnn.models._residual import ResNet18
 from tdsnn.models.sresnet18 import sresnet18
@@ -40,7 +41,8 @@ def make_ours(*, width: int, timesteps: int = TIMESTEPS, seed: int = 0) -> ResNe
         torch.manual_seed(seed)
         model = sresnet18(width=width, timesteps=timesteps, num_classes=CLASSES)
     model.to(memory_format=torch.channels_last)
-    model.compile_operators()
+    if model.compile_operators():
+        keep_freed_memory()
     return model
 
 

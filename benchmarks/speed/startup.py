@@ -13,6 +13,7 @@ from tdsnn import manifest
 from tdsnn.attacks._gradient import respond
 from tdsnn.bench.entries import load_entries
 from tdsnn.data._base import load_split
+from tdsnn.kernels.memory import keep_freed_memory
 
 _MODEL = "tsresnet18"
 _ROUNDS = 3
@@ -36,6 +37,7 @@ def run(settings: Settings) -> list[Row]:
 
 def first_batch() -> float:
     """Load and judge as ``tdsnn-zoo bench`` does; returns the time of day when the verdicts are there."""
+    keep_freed_memory()
     names = (_MODEL, manifest.resolve(_MODEL).twin)
     loaded = load_entries(names, device=torch.device("cpu"), compiled=True)
     split = load_split(loaded.dataset, "test")

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from tdsnn import manifest, store
+from tdsnn import manifest, naming, store
 from tdsnn.errors import UsageError
 from tdsnn.schema import Manifest
 from tdsnn.weights import CheckpointConfig, verify_checkpoint
@@ -40,11 +40,11 @@ def with_twins(names: Sequence[str]) -> dict[str, Twin]:
     """
     chosen: dict[str, Twin] = {}
     for name in names:
-        if store.is_entry(name):
-            model = manifest.resolve(name)
-            name, twin = model.name, _twin_of_entry(model)
+        subject = naming.parse(name)
+        if isinstance(subject, str):
+            name, twin = subject, _twin_of_entry(manifest.resolve(subject))
         else:
-            twin = _twin_of_checkpoint(name, verify_checkpoint(store.locate(name).folder))
+            twin = _twin_of_checkpoint(name, _config(name))
         chosen[name] = twin
         if twin.name is not None:
             chosen.setdefault(twin.name, Twin())
@@ -88,10 +88,15 @@ def _twin_of_checkpoint(name: str, config: CheckpointConfig) -> Twin:
     if store.available(twin.name) is None:
         return Twin(lacking=f"The twin of {name}, {twin.name}, was not released, so it stands beside none.")
     try:
-        require_alike(name, config, twin.name, verify_checkpoint(store.locate(twin.name).folder))
+        require_alike(name, config, twin.name, _config(twin.name))
     except UsageError as error:
         return Twin(lacking=f"{error.message.removesuffix('.')}, so it stands beside none.")
     return twin
+
+
+def _config(name: str) -> CheckpointConfig:
+    location = store.locate(name)
+    return verify_checkpoint(location.folder, known=location.weights)[0]
 
 
 def _require_equal(name: str, ours: Described, twin: str, theirs: Described) -> None:

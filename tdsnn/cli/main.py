@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdsnn.errors import TdsnnError
+from tdsnn.kernels.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import typer
@@ -50,6 +51,8 @@ def build_app(word: str | None = None) -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code of the outcome."""
     words = sys.argv[1:] if arguments is None else arguments
+    # The process is ours alone, and ends with the command.
+    keep_freed_memory()
     try:
         build_app(words[0] if words else None)(args=arguments)
     except TdsnnError as error:

@@ -11,8 +11,9 @@ import typer
 from tdsnn.cli import _output, _progress
 from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.manifest import home, list_models, release_path, require_writable, resolve
+from tdsnn.naming import parse
 from tdsnn.paths import zoo_folders
-from tdsnn.store import is_path
+from tdsnn.store import LARGEST_EMBEDDED_BYTES, source_of
 
 if TYPE_CHECKING:
     from tdsnn.hub import Published, Reference
@@ -90,8 +91,8 @@ class _Job:
 
 
 def _is_run(name: str) -> bool:
-    entries = {part for full in list_models() for part in (full, full.partition(".")[0])}
-    return is_path(name) or (name not in entries and Path(name).is_dir())
+    # A run is a folder, so what has the form of a repository is one that is not there.
+    return not isinstance(parse(name), str)
 
 
 def _check(job: _Job, name: str, *, is_run: bool) -> None:
@@ -118,6 +119,12 @@ def _embed(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
     from tdsnn.train.release import embed
 
     release = embed(run_dir)
+    if source_of(release) == "cache":
+        _output.note(
+            f"{release.name} has more than the {LARGEST_EMBEDDED_BYTES // 2**20} MiB that are embedded: "
+            "only the cache of this machine has it. "
+            f"To publish it: tdsnn-zoo publish {release.name} --repo OWNER/NAME"
+        )
     if quiet:
         return release.name
     if as_json:

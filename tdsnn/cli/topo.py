@@ -178,10 +178,11 @@ def _load(
     name: str, *, twin: bool, layers: list[str] | None, fresh: bool, seed: int
 ) -> tuple[dict[str, Opened], dict[str, Any], tuple[int, int, int]]:
     """Subjects by name, the sheets to measure on, and the shape of the images."""
-    from tdsnn import manifest, store, zoo
+    from tdsnn import manifest, naming, zoo
     from tdsnn.data._base import DATASETS
 
-    entry = manifest.resolve(name) if store.is_entry(name) else None
+    subject = naming.parse(name)
+    entry = manifest.resolve(subject) if isinstance(subject, str) else None
     opened = zoo.open_model(name)
     subjects = {opened.config.name: opened}
     if twin and entry is not None and entry.topographic:

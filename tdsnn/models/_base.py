@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 from tdsnn.kernels._library import library
+from tdsnn.kernels._operators import is_transformed
 from tdsnn.kernels.convolution import Conv2d, has_tiles
-from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._neurons import LIF, State
 from tdsnn.models._pretrained import Pretrained
 from tdsnn.registry import Registry
@@ -104,7 +105,8 @@ class Model(Pretrained, nn.Module, ABC):
         They are cast to the type of the model's weights.
 
         Raises:
-            UsageError: not a tensor, not floating point, wrong number of dimensions or channels.
+            UsageError: not a tensor, not floating point, wrong number of dimensions or channels; on CPU also
+                pixels that are not finite, which spikes would hide.
         """
         if not isinstance(x, Tensor):
             raise UsageError(
@@ -116,6 +118,9 @@ class Model(Pretrained, nn.Module, ABC):
                 f"{self.architecture} takes float images (N, {self.in_channels}, H, W) in [0, 1]; "
                 f"got {x.dtype} of shape {tuple(x.shape)}."
             )
+        # On a GPU one would have to wait for the answer; a transformation has no values to look at.
+        if x.device.type == "cpu" and not is_transformed() and not torch.compiler.is_compiling():
+            _check_finite(x)
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def init_state(self, encoded: Tensor) -> State:
@@ -157,7 +162,7 @@ class Model(Pretrained, nn.Module, ABC):
     def compile_operators(self) -> bool:
         """Let layers run through the compiled operators on CPU (made once, in about 30 s).
 
-        The process then keeps the memory that it frees, where :func:`keep_freed_memory` can do that.
+        A process that does little else gains from :func:`tdsnn.kernels.memory.keep_freed_memory` too.
 
         Returns:
             Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
@@ -169,7 +174,6 @@ class Model(Pretrained, nn.Module, ABC):
             elif isinstance(layer, Conv2d):
                 layer.compiled = has_tiles()
         if compiled:
-            keep_freed_memory()
             self.to(memory_format=torch.channels_last)
         return compiled
 
@@ -177,6 +181,15 @@ class Model(Pretrained, nn.Module, ABC):
     def neurons(self) -> list[LIF]:
         """The spiking layers; empty for a model without spikes."""
         return [module for module in self.modules() if isinstance(module, LIF)]
+
+
+def _check_finite(x: Tensor) -> None:
+    # One sum is a tenth of the time that looking at each value takes, and cannot be finite if one is not.
+    if not math.isfinite(x.detach().sum(dtype=torch.float32)) and (bad := int((~x.isfinite()).sum())):
+        raise UsageError(
+            f"{bad} pixels of the images are not finite.",
+            hint="Images are float in [0, 1]: find what made them NaN or infinite.",
+        )
 
 
 def _check_steps(timesteps: int) -> None:

@@ -15,6 +15,8 @@ from tdsnn import hub, paths, store
 from tdsnn.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from tdsnn.models._base import Model
 
 _CARD = """---
@@ -41,14 +43,18 @@ class Pretrained:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike[str], *, revision: str | None = None, device: str = "cpu"
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
     ) -> Self:
         """Load a model of this class, in eval mode.
 
         Args:
-            name: a checkpoint folder, a zoo entry, or a repository ``owner/name`` of a Hub.
+            name: a zoo entry, a folder or a repository, as for :func:`tdsnn.naming.parse`.
             revision: branch, tag or commit of the repository.
-            device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``.
+            device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``, or a device of PyTorch.
 
         Raises:
             UsageError: no such name, or the checkpoint is of another class.
@@ -58,14 +64,8 @@ class Pretrained:
         from tdsnn.runtime import choose_device
 
         target = choose_device(device)
-        folder = paths.expanded(os.fspath(name))
-        if folder.is_dir() or isinstance(name, os.PathLike):
-            if revision is not None:
-                raise UsageError(f"The folder '{folder}' has no revisions.", hint="Leave out revision.")
-            location = store.locate(folder)
-        else:
-            location = store.download(name, revision=revision)
-        model, _ = read_model(location.folder)
+        location = store.locate(name, revision=revision)
+        model, _ = read_model(location.folder, known=location.weights)
         if not isinstance(model, cls):
             raise UsageError(
                 f"'{name}' is a {type(model).__name__}, not a {cls.__name__}.",
@@ -81,8 +81,9 @@ class Pretrained:
                 loaded model knows it.
 
         Raises:
-            UsageError: no dataset was named.
-            TdsnnError: the folder cannot be written.
+            UsageError: no dataset was named, or the model is not what its architecture and arguments make,
+                or has weights that are not finite; nothing is written.
+            TdsnnError: the folder cannot be written; what was there is as it was.
         """
         from tdsnn.models._checkpoint import write_model
 
@@ -110,7 +111,7 @@ class Pretrained:
             private: the repository must not be public.
 
         Raises:
-            UsageError: no such name is possible, or the dataset is not known.
+            UsageError: no such name is possible, or as :meth:`save_pretrained`.
             TdsnnError: no token, no right, or the Hub failed.
         """
         from tdsnn.models._checkpoint import write_model

@@ -95,9 +95,9 @@ def _measure_others(sweep: Sweep, runs: list[Run], *, done: dict[str, Any], note
     for run in runs:
         try:
             location = store.locate(run.folder / CHECKPOINT)
-            if known.get(run.name, {}).get("weights_sha256") == location.weights_sha256:
+            if known.get(run.name, {}).get("weights_sha256") == location.weights.sha256:
                 continue
-            known[run.name] = _record(run, location.weights_sha256)
+            known[run.name] = _record(run, location.weights.sha256)
         except TdsnnError as error:
             note(f"{run.name} was not measured: {error.message}")
             done["failed"][run.name] = error.message

@@ -18,7 +18,9 @@ from tdsnn import zoo
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.files import file_error
+from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._base import Model
+from tdsnn.models._checkpoint import require_savable
 from tdsnn.schema import Manifest
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
@@ -74,8 +76,12 @@ class Trainer:
         self.meter = Meter()
         self._cpu_before = -time.process_time()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
+        # Now, not after hours.
+        require_savable(self.model)
         self.model.to(memory_format=torch.channels_last)
         compiled = manifest.recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
+        if compiled:
+            keep_freed_memory()
         self._arranged_by: str | None = None
         if manifest.topographic and manifest.topography.preparation == PREPARATION:
             # What the loss refuses needs no search before.

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import atomic
+from tdsnn.files import write_atomic
 from tdsnn.kernels._library import library
 from tdsnn.models._base import MODELS, Model, sheet_shapes
 from tdsnn.progress import Progress, named, silent
@@ -119,8 +119,7 @@ class _SavedSearch:
     def write(self, state: PositionState) -> None:
         numbers = {key: value for key, value in asdict(state).items() if key != "sites"}
         about = {"search": json.dumps(numbers), "origin": json.dumps(self.origin)}
-        with atomic(self.path) as temporary:
-            save_file({"sites": state.sites}, temporary, metadata=about)
+        write_atomic(self.path, save({"sites": state.sites}, metadata=about))
 
     def read(self) -> PositionState:
         hint = f"Remove it to start anew: rm '{self.path}'"

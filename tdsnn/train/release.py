@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tdsnn.bench.entries import load_entries
 from tdsnn.bench.seeds import RATE_ALIGNMENT
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
-from tdsnn.files import copy_atomic, sha256_of
+from tdsnn.files import copy_atomic, file_error, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
 from tdsnn.results import accuracy_figure
@@ -69,6 +70,8 @@ def embed(run_dir: Path) -> Release:
     folder = _folder(release)
     for file in release.files:
         copy_atomic(run_dir / CHECKPOINT / file.path, folder / file.path)
+    if folder != store.stored(release.name):
+        _remove_embedded(release.name)
     _drop_figures(folder, release)
     verdicts.write(release.name, clean)
     about = DATASETS.load(manifest.dataset).about
@@ -86,6 +89,14 @@ def _folder(release: Release) -> Path:
     if own and sum(file.size for file in release.files) > store.LARGEST_EMBEDDED_BYTES:
         return store.cached(release)
     return store.stored(release.name)
+
+
+def _remove_embedded(name: str) -> None:
+    """Remove the checkpoint of an entry that has outgrown its place: the new one is none of its files."""
+    older = store.stored(name)
+    if older.is_dir():
+        with file_error(older):
+            shutil.rmtree(older)
 
 
 def _beside(one: Release, other: Release) -> bool:

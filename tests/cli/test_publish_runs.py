@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,11 +129,19 @@ def test_an_installed_zoo_is_not_published_from(
 
 
 def test_what_is_too_large_for_the_project_is_published_from_the_cache(
-    entry: Release, hub_server: HubServer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: Release,
+    hub_server: HubServer,
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.rmtree(project / "zoo" / "checkpoints" / NAME)
+    """Beside an older checkpoint that was not."""
     monkeypatch.setattr(store, "LARGEST_EMBEDDED_BYTES", 100)
-    assert run("publish", str(finished_run(tmp_path / "run")), "--repo", REPO) == 0
+    assert run("publish", str(finished_run(tmp_path / "run"))) == 0
+    assert f"To publish it: tdsnn-zoo publish {NAME} --repo" in " ".join(capsys.readouterr().err.split())
+    assert store.locate(NAME).source == "cache"
+    assert run("publish", NAME, "--repo", REPO) == 0
     assert store.available(NAME) in ("cache", "hub")
     assert not (project / "zoo" / "checkpoints" / NAME).exists()
     assert b"# tiny" in hub_server.files(REPO)["README.md"]

@@ -97,6 +97,42 @@ def test_list_filters(zoo_copy: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert NAME in names("--dataset", "fashion_mnist", "--architecture", "sresnet18")
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_list_takes_one_look_at_each_entry(
+    project: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    released: bool,
+) -> None:
+    """However many there are: scans of folders stay the same, reads are two for each entry at most."""
+    counts = {"scans": 0, "reads": 0}
+    scan, read = Path.glob, Path.read_text
+
+    def scanning(path: Path, pattern: str) -> Any:
+        counts["scans"] += 1
+        return scan(path, pattern)
+
+    def reading(path: Path, **options: Any) -> str:
+        counts["reads"] += 1
+        return read(path, **options)
+
+    monkeypatch.setattr(Path, "glob", scanning)
+    monkeypatch.setattr(Path, "read_text", reading)
+    manifest = 'summary = "x"\ntwin = "net.d0"\n[model]\narchitecture = "sresnet18"\n[data]\nname = "d"\n'
+    seen = []
+    for number in range(20):
+        (project / "zoo" / "models" / f"net.d{number}.toml").write_text(manifest)
+        if released:
+            write_release(Release(name=f"net.d{number}", files=(), metrics={}, provenance={}))
+        if number in (4, 19):
+            counts.update(scans=0, reads=0)
+            assert len(answer(capsys, "list")["models"]) == number + 1
+            seen.append(dict(counts))
+    assert seen[0]["scans"] == seen[1]["scans"]
+    assert seen[1]["reads"] == 20 * (2 if released else 1)
+
+
 def test_list_shows_the_mean_over_seeds(zoo_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, accuracy in ((1, 92.0), (2, 93.05)):
         metrics = {"clean_accuracy": {"value": accuracy, "unit": "%", "n": 10000, "interval": [90.0, 95.0]}}

@@ -154,14 +154,6 @@ def test_moments_of_what_is_no_number_are_none() -> None:
 
 
 @needs_compiler
-def test_compiled_models_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr("tdsnn.models._base.keep_freed_memory", lambda: asked.append(True))
-    assert MODELS.load("sresnet18")(width=4).compile_operators()
-    assert asked
-
-
-@needs_compiler
 def test_a_module_with_a_hook_is_not_bypassed() -> None:
     model = MODELS.load("sresnet18")(width=4)
     model.compile_operators()

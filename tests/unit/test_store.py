@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hub_server import HubServer
 from tiny import MANIFEST, NAME, Tiny, install, release, tiny
 
-from tdsnn import store, zoo
+from tdsnn import hub, naming, store, zoo
+from tdsnn.bench.names import with_twins
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
+from tdsnn.files import sha256_of
 from tdsnn.manifest import list_models, require_writable, resolve
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE
 
@@ -50,6 +53,101 @@ def test_a_repository_by_name_then_without_network(
     assert store.locate(f"hf:{REPO}").folder == location.folder, "a branch means what it meant last time"
     with pytest.raises(MissingError, match="HF_HUB_OFFLINE is set"):
         store.locate(f"hf:{REPO}@v1")
+
+
+def test_a_name_means_the_same_everywhere(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("tiny", "mine", "here/ckpt"):
+        (tmp_path / folder).mkdir(parents=True)
+    remote = hub.Reference(repo="some-lab/tiny", revision="v1")
+    meanings = {
+        "tiny": NAME,
+        NAME: NAME,
+        f"{NAME}-s3": f"{NAME}-s3",
+        "./tiny": Path("tiny"),
+        Path("tiny"): Path("tiny"),
+        Path("nowhere"): Path("nowhere"),
+        "mine/": Path("mine"),
+        "here/ckpt": Path("here/ckpt"),
+        ".": Path(),
+        "./a/b": Path("a/b"),
+        "/nowhere/x": Path("/nowhere/x"),
+        "some-lab/tiny@v1": remote,
+        "hf:some-lab/tiny@v1": remote,
+        "hf:here/ckpt": hub.Reference(repo="here/ckpt"),
+    }
+    assert {name: naming.parse(name) for name in meanings} == meanings
+    with pytest.raises(UsageError, match="no model called 'mine'") as caught:
+        naming.parse("mine")
+    assert caught.value.hint == "The folder of that name: ./mine"
+    for name in ("./nowhere", "x" * 300, "a\0b", ""):
+        with pytest.raises(UsageError):
+            zoo.load(name)
+
+
+def test_a_zoo_name_is_no_folder(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of an entry's name in the working directory is not taken for the entry, nor by a benchmark."""
+    monkeypatch.chdir(tmp_path)
+    other = tiny()
+    other.conv.weight.data += 1
+    other.save_pretrained("./tiny", dataset="digits")
+    entry = zoo.load(NAME).conv.weight
+    assert torch.equal(Tiny.from_pretrained("tiny").conv.weight, entry)
+    assert torch.equal(zoo.load("tiny").conv.weight, entry)
+    assert list(with_twins(["tiny"])) == [NAME]
+    assert torch.equal(Tiny.from_pretrained("./tiny").conv.weight, other.conv.weight)
+    with pytest.raises(UsageError, match="has no revisions"):
+        Tiny.from_pretrained("./tiny", revision="v1")
+
+
+def test_weights_are_hashed_once(
+    embedded: Path,
+    hub_server: HubServer,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = hub_server.add(REPO, files)
+    copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
+    reference = f"hf:{REPO}@{commit}"
+    store.locate(reference)
+    hashed: list[Path] = []
+
+    def hashing(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    for module in ("files", "store", "hub.snapshot"):
+        monkeypatch.setattr(f"tdsnn.{module}.sha256_of", hashing)
+    for name in ("tiny", copy, embedded, reference):
+        hashed.clear()
+        opened = zoo.open_model(name)
+        assert [path.name for path in hashed].count(WEIGHTS_FILE) == 1, name
+        assert opened.weights_sha256 == sha256_of(embedded / WEIGHTS_FILE)
+    hashed.clear()
+    with_twins([str(copy)])
+    assert [path.name for path in hashed].count(WEIGHTS_FILE) == 1
+
+
+def test_what_outgrew_the_project_is_loaded_from_the_cache(embedded: Path) -> None:
+    """Beside the smaller files that it replaced."""
+    folder = tiny()
+    folder.sheets = {}
+    larger = embedded.with_name("larger")
+    folder.save_pretrained(larger, dataset="digits")
+    listed = release(larger)
+    before = {path.name: path.read_bytes() for path in embedded.iterdir()}
+    shutil.copytree(larger, store.cached(listed))
+    assert store.available("tiny") == "cache"
+    location = store.locate("tiny")
+    assert (location.source, location.folder) == ("cache", store.cached(listed))
+    assert zoo.load("tiny").sheets == {}
+    assert {path.name: path.read_bytes() for path in embedded.iterdir()} == before
+    (store.cached(listed) / WEIGHTS_FILE).unlink()
+    with pytest.raises(IntegrityError):
+        zoo.load("tiny")
 
 
 def test_a_branch_that_moved(hub_server: HubServer, files: dict[str, bytes]) -> None:

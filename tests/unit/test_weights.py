@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file, save_file
 
-from tdsnn.errors import IntegrityError, TdsnnError
+from tdsnn.errors import IntegrityError, TdsnnError, UsageError
 from tdsnn.files import sha256_of, write_atomic
 from tdsnn.weights import (
     CONFIG_FILE,
@@ -85,7 +88,6 @@ def test_round_trip(folder: Path) -> None:
         (torch.tensor([[1.0, 0.5], [2**-14, -65504.0]]), torch.float16),
         (torch.tensor([[1.0, 1.0 + 2**-12]]), torch.float32),
         (torch.tensor([[70000.0, 1.0]]), torch.float32),
-        (torch.tensor([[float("nan"), 1.0]]), torch.float32),
         (torch.tensor([1.0, 0.5]), torch.float32),
         (torch.tensor([[1.0, 0.5]], dtype=torch.float64), torch.float64),
         (torch.tensor([[1, 2]]), torch.int64),
@@ -99,7 +101,69 @@ def test_half_precision_is_used_where_it_changes_nothing(
     assert load_file(tmp_path / WEIGHTS_FILE)["model.weight"].dtype == stored
     read = read_checkpoint(tmp_path).state["weight"]
     assert read.dtype == value.dtype
-    torch.testing.assert_close(read, value, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(read, value)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_neither_written_nor_read(
+    folder: Path, tmp_path: Path, bad: float
+) -> None:
+    """Spikes would hide them: what is no number reaches no threshold."""
+    state, positions = tensors()
+    state["tied"][1, 2] = bad
+    with pytest.raises(UsageError, match="in the tensor 'weight' that are not finite"):
+        save_checkpoint(tmp_path / "new", state=state, positions=positions, config=CONFIG)
+    assert not (tmp_path / "new").exists()
+    stored = {f"model.{key}": value.clone().contiguous() for key, value in state.items()}
+    stored["sheets.layer1.0.positions"] = positions["layer1.0"]
+    replace_tensors(folder, stored)
+    with pytest.raises(IntegrityError, match=r"in the tensor '(weight|tied)' that are not finite"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("arguments", [{"width": torch.ones(1)}, {"width": float("nan")}, {"width": {1j}}])
+def test_arguments_that_are_no_json_are_not_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    state, positions = tensors()
+    config = structs.replace(CONFIG, arguments=arguments)
+    with pytest.raises(UsageError, match="cannot be written as JSON"):
+        save_checkpoint(tmp_path / "new", state=state, positions=positions, config=config)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    state, positions = tensors()
+    before = os.umask(mask)
+    try:
+        save_checkpoint(tmp_path / "saved", state=state, positions=positions, config=CONFIG)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()} == {mode}
+
+
+@pytest.mark.parametrize("full_at", [WEIGHTS_FILE, CONFIG_FILE])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_what_was_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str, exists: bool
+) -> None:
+    target = folder if exists else tmp_path / "deep" / "new"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write = Path.write_bytes
+
+    def fail(path: Path, data: bytes) -> int:
+        if full_at in path.name:
+            write(path, data[:7])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    state, positions = tensors()
+    state["steps"] += 1
+    with pytest.raises(TdsnnError, match="could not be written: No space left on device") as caught:
+        save_checkpoint(target, state=state, positions=positions, config=CONFIG)
+    assert "free space" in caught.value.hint
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "deep").exists(), "nor is an empty folder left"
 
 
 def test_same_content_gives_same_bytes(folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tdsnn import hub, store, zoo
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of
 from tdsnn.manifest import write_release
-from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE
+from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -213,6 +213,7 @@ def test_release_must_list_both_files(embedded: Path) -> None:
         ({"arguments": {"hidden": -1}}, "does not fit tiny: "),
         ({"arguments": {}}, "lacks the key 'arguments.hidden'"),
         ({"architecture": "tinny"}, "no architecture called 'tinny'"),
+        ({"timesteps": 2}, "has 2 time steps, its arguments 1"),
         ({"sheets": {"conv": {"shape": [3, 2, 2]}}}, "lacks the key 'sheets.conv."),
     ],
 )
@@ -238,9 +239,14 @@ def test_a_changed_config_is_not_the_entry_any_more(embedded: Path) -> None:
 
 
 def test_sheet_of_an_unknown_layer(embedded: Path, tmp_path: Path) -> None:
-    model = tiny()
-    model.sheets = {"norm": model.sheets["conv"]}
-    zoo.save(model, tmp_path / "other", name=NAME, dataset="digits")
+    shutil.copytree(embedded, tmp_path / "other")
+    checkpoint = read_checkpoint(embedded)
+    save_checkpoint(
+        tmp_path / "other",
+        state=checkpoint.state,
+        positions={"norm": checkpoint.positions["conv"]},
+        config=structs.replace(checkpoint.config, sheets={"norm": checkpoint.config.sheets["conv"]}),
+    )
     with pytest.raises(IntegrityError, match="sheet for 'norm', which tiny does not have"):
         zoo.load(tmp_path / "other")
 
