@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import asdict
 
 from tdsnn import manifest, store
 from tdsnn.errors import UsageError
@@ -115,6 +117,6 @@ def _shared(model: Manifest) -> Described:
         ("architecture", model.architecture),
         ("dataset", model.dataset),
         ("arguments", model.arguments),
-        *((f"recipe.{field.name}", getattr(model.recipe, field.name)) for field in fields(model.recipe)),
+        *((f"recipe.{key}", value) for key, value in asdict(model.recipe).items()),
         *((f"topography.{key}", getattr(model.topography, key)) for key in _SHEETS),
     )
