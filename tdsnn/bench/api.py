@@ -1,4 +1,4 @@
-"""A benchmark, or a comparison over seeds, in one call. Names are checked before heavy things are imported."""
+"""A benchmark, or a comparison over seeds, in one call. Names are checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def bench(
     seed: int = 0,
     batch_size: int = 100,
     steps: int | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     fresh: bool = False,
     progress: Progress = silent,
     note: Note = unheard,
@@ -115,7 +115,7 @@ def prepare(
     seed: int,
     batch_size: int,
     steps: int | None,
-    out: Path | None,
+    out: str | Path | None,
     note: Note,
 ) -> Benchmark:
     """Check what :func:`bench` was asked for, cheap things first, and load models and images."""
@@ -146,7 +146,8 @@ def prepare(
     if n * sum(len(spec.strengths) for spec in specs) * len(twins) >= COMPILE_FROM:
         note(NOTICE)
         compile_entries(loaded.entries, device=target)
-    return Benchmark(plan=plan, entries=loaded.entries, folder=out or plan.default_folder(loaded.entries))
+    folder = Path(out) if out is not None else plan.default_folder(loaded.entries)
+    return Benchmark(plan=plan, entries=loaded.entries, folder=folder)
 
 
 def _several(given: One | Sequence[One]) -> Sequence[One]:

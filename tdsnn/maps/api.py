@@ -32,7 +32,7 @@ def topo(
     twin: bool = True,
     layers: Sequence[str] = (),
     metrics: Sequence[str] | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     fresh: bool = False,
     seed: int = 0,
     progress: Progress = silent,
@@ -73,15 +73,15 @@ def topo(
     )
     if out is not None:
         text = json.dumps(found.document(), indent=2, sort_keys=True, allow_nan=False) + "\n"
-        write_atomic(out / SURVEY, text.encode())
-        draw(found, out, progress=progress)
+        write_atomic(Path(out) / SURVEY, text.encode())
+        draw(found, Path(out), progress=progress)
     return found
 
 
 def optimise_sheets(
     name: str | os.PathLike[str],
     *,
-    out: Path,
+    out: str | Path,
     attempts_per_unit: float = 100.0,
     seed: int = 0,
     progress: Progress = silent,
@@ -117,7 +117,7 @@ def optimise_sheets(
         folder=paths.cache_dir() / "positions" / f"{opened.weights_sha256[:12]}-{seed}-{attempts_per_unit:g}",
         progress=progress,
     )
-    zoo.save(opened.model, out, name=opened.config.name, dataset=opened.config.dataset)
+    zoo.save(opened.model, Path(out), name=opened.config.name, dataset=opened.config.dataset)
     return opened.model.sheets
 
 

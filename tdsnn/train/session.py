@@ -46,7 +46,7 @@ def train(
     settings: Sequence[str] = (),
     resume: bool = False,
     device: str = "auto",
-    run_dir: Path | None = None,
+    run_dir: str | Path | None = None,
     auxiliary: str | Path | None = None,
     watcher: Watcher = UNWATCHED,
     note: Note = unheard,
@@ -85,7 +85,7 @@ def train(
             f"'{manifest.name}' arranges no sheets by another network's responses.",
             hint="Leave out --sheets-from, or add --set topography.preparation=pre-optimised",
         )
-    folder = run_dir if run_dir is not None else runs_dir() / manifest.name
+    folder = Path(run_dir) if run_dir is not None else runs_dir() / manifest.name
     target = choose_device(device)
     if not _is_main():
         note = unheard
