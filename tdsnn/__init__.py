@@ -1,25 +1,58 @@
 """Model zoo and benchmark suite for topographic deep spiking neural networks.
 
-Public names are resolved lazily, so ``import tdsnn`` does not import torch.
+Public names are resolved when they are first used, so ``import tdsnn`` does not import torch. What a plug-in
+needs is in the packages that its entry points name: ``tdsnn.models``, ``tdsnn.attacks``, ``tdsnn.metrics``,
+``tdsnn.data``, ``tdsnn.tasks``, ``tdsnn.topography.losses``; errors are in ``tdsnn.errors``.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tdsnn.bench.api import bench, compare
+    from tdsnn.inference import early_exit, early_exit_curve, stream
     from tdsnn.manifest import list_models
-    from tdsnn.zoo import load
+    from tdsnn.maps.api import topo
+    from tdsnn.train.session import train
+    from tdsnn.zoo import load, save
 
-__all__ = ["__version__", "list_models", "load"]
+__all__ = [
+    "__version__",
+    "bench",
+    "compare",
+    "early_exit",
+    "early_exit_curve",
+    "list_models",
+    "load",
+    "save",
+    "stream",
+    "topo",
+    "train",
+]
 __version__ = "0.1.0"
 
-_HOMES = {"list_models": "tdsnn.manifest", "load": "tdsnn.zoo"}
+_HOMES = {
+    "compare": "tdsnn.bench.api",
+    "early_exit": "tdsnn.inference",
+    "early_exit_curve": "tdsnn.inference",
+    "list_models": "tdsnn.manifest",
+    "load": "tdsnn.zoo",
+    "save": "tdsnn.zoo",
+    "stream": "tdsnn.inference",
+    "topo": "tdsnn.maps.api",
+}
+_CALLABLE_PACKAGES = ("bench", "train")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CALLABLE_PACKAGES:
+        return importlib.import_module(f"tdsnn.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tdsnn' has no attribute '{name}'")
-    import importlib
-
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

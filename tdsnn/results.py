@@ -112,9 +112,9 @@ class Comparison:
         return Place(self.attack, self.variant, self.eps_255)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
-    """One benchmark run; see the module's docstring for the JSON."""
+    """One benchmark run, whose text is its tables; see the module's docstring for the JSON."""
 
     settings: Mapping[str, Any]
     models: tuple[Mapping[str, Any], ...]
@@ -133,6 +133,11 @@ class Result:
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "provenance": dict(self.provenance),
         }
+
+    def __repr__(self) -> str:
+        from tdsnn.result_tables import tables
+
+        return "\n\n".join(map(str, tables(self)))
 
 
 def titled(attack: str, variant: str) -> str:

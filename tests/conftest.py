@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
+# One for all processes of a session, so that operators are compiled and data is decoded once.
+if "TDSNN_TESTS" not in os.environ:
+    _HOME = tempfile.TemporaryDirectory(prefix="tdsnn-tests-")
+    os.environ["TDSNN_TESTS"] = _HOME.name
+_FOLDER = Path(os.environ["TDSNN_TESTS"])
 # The Hub client reads these when it is imported, so they are set before any test module is.
-_HOME = tempfile.TemporaryDirectory(prefix="tdsnn-tests-")
 os.environ.update(
-    HF_HOME=_HOME.name,
-    HF_HUB_CACHE=str(Path(_HOME.name) / "hub"),
+    HF_HOME=str(_FOLDER),
+    HF_HUB_CACHE=str(_FOLDER / "hub"),
     HF_ENDPOINT="http://127.0.0.1:9",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     HF_HUB_DISABLE_XET="1",
     NO_PROXY="127.0.0.1,localhost",
-    TDSNN_CACHE=str(Path(_HOME.name) / "tdsnn"),
+    TDSNN_CACHE=str(_FOLDER / "tdsnn"),
 )
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TDSNN_RUNS", "TDSNN_ZOO"):
     os.environ.pop(_name, None)

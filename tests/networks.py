@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -32,6 +33,15 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 """Convolutions of other batch sizes round differently. No spike flips with these seeds: far outside."""
 
 
+SMALL = {"width": 8, "in_channels": 2, "mean": (0.4, 0.5), "std": (0.2, 0.3)}
+"""Arguments for small networks on :func:`pictures`."""
+
+
+def taken(name: str, arguments: Mapping[str, object]) -> dict[str, object]:
+    """Those of the arguments that an architecture takes."""
+    return {key: arguments[key] for key in inspect.signature(MODELS.load(name)).parameters.keys() & arguments}
+
+
 def pictures(n: int, *, seed: int = 1) -> Tensor:
     return torch.rand(n, 2, 16, 16, generator=torch.Generator().manual_seed(seed))
 
@@ -40,8 +50,7 @@ def network(name: str, *, compiled: bool = False, **arguments: object) -> Model:
     """In eval mode, with normalisations that make every layer fire."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        defaults = {"width": 8, "in_channels": 2, "mean": (0.4, 0.5), "std": (0.2, 0.3)}
-        model = MODELS.load(name)(**(defaults | arguments))
+        model = MODELS.load(name)(**(taken(name, SMALL) | arguments))
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0

@@ -86,9 +86,9 @@ class Conclusion:
     """One sentence."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SeedComparison:
-    """Everything that is known about A and B."""
+    """Everything that is known about A and B; its text is tables and the conclusion."""
 
     a: str
     b: str
@@ -107,6 +107,11 @@ class SeedComparison:
     def document(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
         return {"schema": SCHEMA, **asdict(self), "equivalence_margin_points": EQUIVALENCE_MARGIN}
+
+    def __repr__(self) -> str:
+        from tdsnn.bench.seed_tables import tables
+
+        return "\n\n".join([*map(str, tables(self)), self.conclusion.text])
 
 
 def stored_verdicts(releases: Iterable[Release]) -> tuple[dict[str, CleanVerdicts], list[str]]:

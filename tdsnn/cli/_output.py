@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tdsnn.errors import TdsnnError
 from tdsnn.files import write_atomic
+from tdsnn.table import Table as PlainTable
 
 _SVG_COLUMNS = 100
 
@@ -47,6 +48,11 @@ def fail(error: TdsnnError) -> None:
 def emit_json(document: Any) -> None:
     """Print a JSON document as data."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def show(found: PlainTable, *, svg: Path | None = None) -> None:
+    """Print a table of results as :func:`table` does."""
+    table(found.title, found.columns, found.rows, caption=found.caption, svg=svg)
 
 
 def table(

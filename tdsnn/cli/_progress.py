@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tdsnn.cli import _output
@@ -35,17 +35,3 @@ def bar(what: str = "", *, unit: str = "") -> Iterator[Progress]:
             live.update(task, completed=done, total=total, description=doing or what)
 
         yield show
-
-
-@contextmanager
-def images(total: int) -> Iterator[Callable[[int, str], None]]:
-    """What :func:`tdsnn.bench.runner.run_bench` tells of its progress: images judged since the last call."""
-    done = 0
-    with bar(unit="images") as show:
-
-        def add(count: int, label: str) -> None:
-            nonlocal done
-            done += count
-            show(done, total, label)
-
-        yield add

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdsnn.cli import _output
-from tdsnn.cli._bench_table import p_value
 from tdsnn.report._markdown import NOTHING, interval
+from tdsnn.table import p_value
 
 if TYPE_CHECKING:
     from tdsnn.report._sweep_groups import Group, Mean

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tdsnn.bench.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
 from tdsnn.cli import _output, _progress
 from tdsnn.errors import GateError, Interrupted
 from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
-    from tdsnn.bench.plan import ModelEntry, Plan
     from tdsnn.results import Result
-
-DEFAULT_MODELS = ("tsresnet18",)
-DEFAULT_ATTACKS = ("pgd",)
-_COMPILE_FROM = 1000
-"""Attacked images from which on compiling the spiking layers takes less time than it saves."""
 
 # The registry of tdsnn.attacks itself would import torch, which --help must not.
 _KNOWN_ATTACKS = ", ".join(Registry[object]("attack", "tdsnn.attacks", "tdsnn-zoo bench --help").names())
@@ -112,15 +106,15 @@ def command(
         batch_size=batch_size,
         steps=steps,
         out=out,
-        json=as_json,
     )
-    result, folder = _run(request, fresh=fresh)
+    result, folder = _run(request, fresh=fresh, json=as_json)
     if as_json:
         _output.emit_json(result.document())
     else:
-        from tdsnn.cli import _bench_table
+        from tdsnn.result_tables import tables
 
-        _bench_table.show(result, svg=svg)
+        for place, table in enumerate(tables(result)):
+            _output.show(table, svg=svg if place == 0 else None)
     _output.note(f"Result: {folder / 'result.json'}")
     failed = [cell for cell in result.cells if cell.error is not None]
     if failed:
@@ -134,7 +128,7 @@ def command(
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """The command as it was given."""
+    """The command as it was given: the arguments of :func:`tdsnn.bench.api.prepare`."""
 
     models: tuple[str, ...]
     attacks: tuple[str, ...]
@@ -145,9 +139,8 @@ class _Request:
     batch_size: int
     steps: int | None
     out: Path | None
-    json: bool
 
-    def command_line(self) -> str:
+    def command_line(self, *, json: bool) -> str:
         """What to type to go on. Finished batches are kept, so never with ``--fresh``."""
         words = ["tdsnn-zoo", "bench", *self.models]
         for name in self.attacks:
@@ -158,54 +151,16 @@ class _Request:
         words += ["--batch-size", str(self.batch_size)]
         words += ["--steps", str(self.steps)] if self.steps is not None else []
         words += ["--out", str(self.out)] if self.out is not None else []
-        words += ["--json"] if self.json else []
+        words += ["--json"] if json else []
         return shlex.join(words)
 
 
-def _run(request: _Request, *, fresh: bool) -> tuple[Result, Path]:
+def _run(request: _Request, *, fresh: bool, json: bool) -> tuple[Result, Path]:
     stopped = "Stopped before the first cell."
     try:
-        plan, entries = _prepare(request)
-
-        from tdsnn.bench.runner import run_bench, total_images
-        from tdsnn.results import ResultFolder
-
-        folder = request.out or plan.default_folder(entries)
-        stopped = f"Stopped; finished batches are kept in {folder}."
-        with _progress.images(total_images(plan, entries)) as progress:
-            result = run_bench(plan, entries, ResultFolder(folder), fresh=fresh, progress=progress)
+        benchmark = prepare(**vars(request), note=_output.note)
+        stopped = f"Stopped; finished batches are kept in {benchmark.folder}."
+        with _progress.bar(unit="images") as progress:
+            return benchmark.run(fresh=fresh, progress=progress), benchmark.folder
     except KeyboardInterrupt as stop:
-        raise Interrupted(stopped, hint=f"Go on with: {request.command_line()}") from stop
-    return result, folder
-
-
-def _prepare(request: _Request) -> tuple[Plan, Sequence[ModelEntry]]:
-    """Check the request, cheap things first, and load models and images."""
-    # Before anything that imports torch: a mistyped name is answered at once.
-    from tdsnn.bench.names import with_twins
-
-    twins = with_twins(request.models)
-
-    from tdsnn.attacks._spec import attack_specs
-    from tdsnn.bench.entries import compile_entries, load_entries
-    from tdsnn.bench.plan import Plan
-    from tdsnn.data._base import load_split
-    from tdsnn.kernels._library import NOTICE
-    from tdsnn.runtime import choose_device
-
-    attacks = attack_specs(request.attacks, eps=request.eps, steps=request.steps)
-    device = choose_device(request.device)
-    loaded = load_entries(tuple(twins), device=device, twins=twins)
-    plan = Plan(
-        dataset=loaded.dataset,
-        split=load_split(loaded.dataset, "test"),
-        n=request.n,
-        attacks=attacks,
-        seed=request.seed,
-        batch_size=request.batch_size,
-        device=device,
-    )
-    if request.n * sum(len(spec.strengths) for spec in attacks) * len(twins) >= _COMPILE_FROM:
-        _output.note(NOTICE)
-        compile_entries(loaded.entries, device=device)
-    return plan, loaded.entries
+        raise Interrupted(stopped, hint=f"Go on with: {request.command_line(json=json)}") from stop

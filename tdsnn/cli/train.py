@@ -50,16 +50,15 @@ def command(
     changed = list(settings or [])
     if epochs is not None:
         changed.append(f"epochs={epochs}")
-    watcher = _Lines()
     outcome = train(
         name,
         settings=changed,
         resume=resume,
         device=device,
         run_dir=run_dir,
-        watcher=watcher,
-        note=_output.note,
         auxiliary=auxiliary,
+        watcher=_Lines(),
+        note=_output.note,
     )
     if outcome is None:
         return

@@ -32,9 +32,9 @@ class Entry:
     error: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Survey:
-    """Everything that was measured, with what the captions must state."""
+    """Everything that was measured, with what the captions must state; its text is its tables."""
 
     subjects: tuple[str, ...]
     """The model, its twin if it takes part, and the shuffled control."""
@@ -77,6 +77,16 @@ class Survey:
             "environment": dict(self.environment),
             "entries": [_document(entry) for entry in self.entries],
         }
+
+    def refusals(self) -> list[str]:
+        """Why measurements lack, each reason once."""
+        return list(dict.fromkeys(entry.error for entry in self.entries if entry.error))
+
+    def __repr__(self) -> str:
+        from tdsnn.maps.tables import tables
+
+        notes = [f"refused: {reason}" for reason in self.refusals()]
+        return "\n\n".join(map(str, [*tables(self), *notes]))
 
 
 def survey(

@@ -17,7 +17,7 @@ from tdsnn.kernels.convolution import Conv2d, has_tiles
 from tdsnn.models._neurons import LIF, State
 from tdsnn.models._pretrained import Pretrained
 from tdsnn.registry import Registry
-from tdsnn.topography.responses import record
+from tdsnn.topography.responses import one_pass, record
 from tdsnn.topography.sheets import CorticalSheet
 
 MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models", "tdsnn-zoo list")
@@ -154,9 +154,10 @@ class Model(Pretrained, nn.Module, ABC):
         """
         after = self.init_state(encoded) if state is None else dict(state)
         logits = []
-        for _ in range(timesteps):
-            step_logits, after = self.step(encoded, after)
-            logits.append(step_logits)
+        with one_pass():
+            for _ in range(timesteps):
+                step_logits, after = self.step(encoded, after)
+                logits.append(step_logits)
         return torch.stack(logits), after
 
     def compile_operators(self) -> bool:

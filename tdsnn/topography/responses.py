@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,22 +87,41 @@ def respond(
     return {layer: _checked(layer, torch.cat(parts[layer]), stimuli) for layer in layers}
 
 
+_PASS: ContextVar[object | None] = ContextVar("_PASS", default=None)
+"""Identity of the forward pass that this thread is in, if that is one of several steps."""
+
+
+@contextmanager
+def one_pass() -> Iterator[None]:
+    """The steps inside the block are one forward pass for :func:`record`."""
+    before = _PASS.set(object())
+    try:
+        yield
+    finally:
+        _PASS.reset(before)
+
+
 @contextmanager
 def record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of named layers during the calls made inside the block.
 
     Yields a dictionary that each forward pass fills anew: layer name to output, (T, N, C, H, W) in models of
-    the zoo. Outputs keep their autograd graph, so a loss on them trains the model.
+    the zoo. Of a layer that gives (1, N, C, H, W) at each step, the steps of :func:`one_pass` are joined.
+    Outputs keep their autograd graph, so a loss on them trains the model.
 
     Raises:
         UsageError: a layer that the model does not have.
     """
     modules = dict(model.named_modules())
     outputs: dict[str, Tensor] = {}
+    recorded_in: dict[str, object] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            outputs[name] = output
+            current = _PASS.get()
+            again = current is not None and recorded_in.get(name) is current
+            outputs[name] = torch.cat([outputs[name], output]) if again else output
+            recorded_in[name] = current
 
         return hook
 

@@ -11,10 +11,19 @@ from torch import Tensor
 
 
 class Watcher(Protocol):
-    """Receives what happens, for progress bars; a run without one is silent."""
+    """Receives what happens, for progress bars and logs."""
 
     def step(self, line: dict[str, Any]) -> None: ...
     def epoch(self, line: dict[str, Any]) -> None: ...
+
+
+class _Unwatched:
+    def step(self, line: dict[str, Any]) -> None: ...
+    def epoch(self, line: dict[str, Any]) -> None: ...
+
+
+UNWATCHED: Watcher = _Unwatched()
+"""For callers that do not want to know."""
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
@@ -17,9 +17,11 @@ from tdsnn.errors import Interrupted, MissingError, UsageError
 from tdsnn.files import file_error, sha256_of
 from tdsnn.kernels._library import NOTICE
 from tdsnn.paths import runs_dir
+from tdsnn.progress import Note, unheard
 from tdsnn.runtime import choose_device, environment
 from tdsnn.schema import WEIGHTS_FILE, Manifest
 from tdsnn.topography.positions import PREPARATION
+from tdsnn.train.progress import UNWATCHED, Watcher
 from tdsnn.train.recipe import override
 from tdsnn.train.state import (
     CHECKPOINT,
@@ -41,20 +43,25 @@ if TYPE_CHECKING:
 def train(
     name: str,
     *,
-    settings: Sequence[str],
-    resume: bool,
-    device: str,
-    run_dir: Path | None,
-    watcher: Any,
-    note: Callable[[str], None],
+    settings: Sequence[str] = (),
+    resume: bool = False,
+    device: str = "auto",
+    run_dir: str | Path | None = None,
     auxiliary: str | Path | None = None,
+    watcher: Watcher = UNWATCHED,
+    note: Note = unheard,
 ) -> Outcome | None:
     """Train a zoo entry and measure it on the held-out images; nothing here ever sees a test image.
 
     Args:
-        settings: ``key=value`` changes to the manifest.
+        name: of the entry.
+        settings: changes to the manifest, each ``KEY=VALUE``, e.g. ``"epochs=1"`` or ``"model.width=8"``.
+        resume: go on with the run in its folder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         run_dir: folder of the run; ``runs/NAME`` by default.
         auxiliary: as of :class:`tdsnn.train.loop.Trainer`.
+        watcher: told about every step and epoch.
+        note: told what takes long besides.
 
     Returns:
         The outcome, which is also written to ``outcome.json``; None on processes that are not the main one.
@@ -78,10 +85,10 @@ def train(
             f"'{manifest.name}' arranges no sheets by another network's responses.",
             hint="Leave out --sheets-from, or add --set topography.preparation=pre-optimised",
         )
-    folder = run_dir if run_dir is not None else runs_dir() / manifest.name
+    folder = Path(run_dir) if run_dir is not None else runs_dir() / manifest.name
     target = choose_device(device)
     if not _is_main():
-        note = _unheard
+        note = unheard
     if manifest.recipe.compile and target.type == "cpu":
         note(NOTICE)
     stop = Stop()
@@ -98,10 +105,6 @@ def train(
         raise Interrupted(
             "Stopped; the run can go on where it was.", hint=f"Continue: {shlex.join(words)}"
         ) from error
-
-
-def _unheard(_text: str) -> None:
-    """Of several processes only the main one speaks."""
 
 
 def _is_main() -> bool:
@@ -149,8 +152,8 @@ def _train(
     device: torch.device,
     auxiliary: str | Path | None,
     stop: Stop,
-    watcher: Any,
-    note: Callable[[str], None],
+    watcher: Watcher,
+    note: Note,
 ) -> Outcome | None:
     from tdsnn.train import loop
     from tdsnn.train.images import accuracy

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+import tdsnn
 from tdsnn import zoo
 from tdsnn.bench.masking import Sign
 from tdsnn.cli.main import main
@@ -330,3 +331,28 @@ def test_models_of_different_datasets_share_no_table(
     zoo.save(zoo.load(TWIN), tmp_path / "other", name="other", dataset="digits")
     assert run("sresnet18", str(tmp_path / "other")) == 2
     assert "different datasets" in capsys.readouterr().err
+
+
+def test_the_function_gives_the_numbers_of_the_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ("tsresnet18", "--n", str(N), "--attack", "pgd:steps=2", "--eps", "1", "--eps", "8/255")
+    document = answer(capsys, *command, "--out", str(tmp_path / "command"))
+    told: list[tuple[int, int]] = []
+    result = tdsnn.bench(
+        "tsresnet18",
+        attacks="pgd:steps=2",
+        eps=[1, "8/255"],
+        n=N,
+        out=tmp_path / "function",
+        progress=lambda done, total, what="", /: told.append((done, total)),
+    )
+    assert result.provenance["reused_cells"] == []
+    assert {**result.document(), "provenance": None} == {**document, "provenance": None}
+    assert told[-1] == (6 * N, 6 * N), "two models, without attack and with two strengths"
+    assert run(*command, "--out", str(tmp_path / "command")) == 0
+    shown, text = capsys.readouterr().out, repr(result)
+    for row in [cell for cell in result.cells if cell.accuracy]:
+        assert f"{row.accuracy.value:.1f} [{row.accuracy.low:.1f}" in text
+    assert f"{TOPO} and {TWIN} on toy, n = {N}" in text
+    assert {*text.split()} - {*shown.replace("│", " ").split()} <= {"-" * width for width in range(1, 99)}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import CLOSE, network, pictures
-from recurrent import Recurrent
+from networks import CLOSE, network, pictures, taken
 from torch import Tensor
 
 from tdsnn.inference import early_exit, stream
@@ -16,25 +15,14 @@ from tdsnn.topography.responses import record
 TIMES = (1, 2, 3, 4)
 
 
-def build(name: str, *, compiled: bool) -> Model:
-    if name != "recurrent":
-        return network(name, compiled=compiled, width=4)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Recurrent()
-    if compiled and not model.compile_operators():
-        pytest.skip("no C++ compiler")
-    return model.eval()
-
-
-@pytest.fixture(params=[*MODELS.names(), "recurrent"], scope="module")
+@pytest.fixture(params=MODELS.names(), scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"], scope="module")
 def model(request: pytest.FixtureRequest, name: str) -> Model:
-    return build(name, compiled=request.param)
+    return network(name, compiled=request.param, **taken(name, {"width": 4}))
 
 
 def steps_of(model: Model, x: Tensor, timesteps: int) -> tuple[Tensor, State]:
@@ -131,7 +119,7 @@ def test_gradients_reach_the_state(name: str) -> None:
     """Back to the potentials before the step, and from those after it; equal with and without operators."""
     both = []
     for compiled in (False, True):
-        model, x = build(name, compiled=compiled), pictures(3)
+        model, x = network(name, compiled=compiled, **taken(name, {"width": 4})), pictures(3)
         with torch.no_grad():
             _, state = steps_of(model, x, 2)
         if not state:

@@ -12,21 +12,10 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"schema", "validation", "errors", "progress"},
+    {"schema", "validation", "errors", "progress", "table", "callable"},
     {"paths", "registry", "runtime", "files"},
-    {
-        "manifest",
-        "naming",
-        "hub",
-        "weights",
-        "results",
-        "stats",
-        "store",
-        "topography",
-        "kernels",
-        "verdicts",
-        "tasks",
-    },
+    {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
+    | {"kernels", "verdicts", "tasks"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "bench", "maps", "train", "publish", "export", "report", "sweep"},
     {"cli"},

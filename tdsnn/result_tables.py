@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tdsnn.cli import _output
+from tdsnn.results import Cell, Comparison, Result, titled
+from tdsnn.table import Table, interval, p_value, short
 
-if TYPE_CHECKING:
-    from tdsnn.results import Cell, Comparison, Figure, Result
+__all__ = ["tables"]
 
 
-def show(result: Result, *, svg: Path | None) -> None:
-    """Print the result as data: each pair of models side by side, then models without a partner.
-
-    Args:
-        svg: also draw the first of these tables into this file.
-    """
+def tables(result: Result) -> tuple[Table, ...]:
+    """Each pair of models side by side, then models without a partner."""
     compared = {(row.model, row.twin): None for row in result.comparisons}
     paired = {name for pair in compared for name in pair}
     names = [str(model["name"]) for model in result.models]
     groups = [*compared, *((name,) for name in names if name not in paired)]
-    for place, group in enumerate(groups):
-        _show_group(result, group, svg=svg if place == 0 else None)
+    return tuple(_table(result, group) for group in groups)
 
 
-def _show_group(result: Result, group: tuple[str, ...], *, svg: Path | None) -> None:
+def _table(result: Result, group: tuple[str, ...]) -> Table:
     cells = {(cell.model, cell.place): cell for cell in result.cells}
     differences = {row.place: row for row in result.comparisons if (row.model, row.twin) == (*group, "")[:2]}
     columns = ["attack, /255", *(f"{short(name)} %" for name in group)]
@@ -41,12 +35,7 @@ def _show_group(result: Result, group: tuple[str, ...], *, svg: Path | None) -> 
             row += _difference(differences.get(place))
         rows.append(row)
     title = f"{' and '.join(group)} on {result.settings['dataset']}, n = {result.settings['n']}"
-    _output.table(title, columns, rows, caption=_caption(result, group), svg=svg)
-
-
-def short(name: str) -> str:
-    """A model's name in the heading of a column."""
-    return name.rstrip("/").rpartition("/")[2].partition(".")[0]
+    return Table(title=title, columns=columns, rows=rows, caption=_caption(result, group))
 
 
 def _label(cell: Cell) -> str:
@@ -59,17 +48,6 @@ def _accuracy(cell: Cell) -> str:
     return "refused" if cell.accuracy is None else interval(cell.accuracy)
 
 
-def interval(figure: Figure, sign: str = "", *, digits: int = 1) -> str:
-    """A figure with its interval; ``sign`` is ``+`` for a difference."""
-    form = f"{sign}.{digits}f"
-    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
-
-
-def p_value(p: float) -> str:
-    """A p-value, of the smallest ones only how small."""
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
-
-
 def _difference(row: Comparison | None) -> list[str]:
     if row is None:
         return ["-", "-"]
@@ -77,8 +55,6 @@ def _difference(row: Comparison | None) -> list[str]:
 
 
 def _caption(result: Result, group: tuple[str, ...]) -> str:
-    from tdsnn.results import titled
-
     settings = result.settings
     attacks: Mapping[str, Mapping[str, Any]] = {
         titled(entry["attack"], entry["variant"]): entry["settings"] for entry in settings["attacks"]

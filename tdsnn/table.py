@@ -1,0 +1,58 @@
+"""Tables of results as plain data, and the wording of the numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Table", "interval", "p_value", "short"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table; ``str`` is its text, the first column to the left and the others to the right."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    def __str__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        rule = ["-" * width for width in widths]
+        lines = [self.title]
+        for row in (self.columns, rule, *self.rows):
+            cells = [
+                cell.rjust(width) if place else cell.ljust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, self.caption] if self.caption else lines)
+
+
+class Spanned(Protocol):
+    """A value with the ends of its interval."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def interval(figure: Spanned, sign: str = "", *, digits: int = 1) -> str:
+    """A figure with its interval; ``sign`` is ``+`` for a difference."""
+    form = f"{sign}.{digits}f"
+    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
+
+
+def p_value(p: float) -> str:
+    """A p-value, of the smallest ones only how small."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def short(name: str) -> str:
+    """A model's name in the heading of a column."""
+    return name.rstrip("/").rpartition("/")[2].partition(".")[0]
