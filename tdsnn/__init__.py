@@ -11,11 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tdsnn.bench.api import bench, compare
+    from tdsnn.benchmark.api import bench, compare
     from tdsnn.inference import early_exit, early_exit_curve, stream
     from tdsnn.manifest import list_models
     from tdsnn.maps.api import topo
-    from tdsnn.train.session import train
+    from tdsnn.training.session import train
     from tdsnn.zoo import load, save
 
 __all__ = [
@@ -34,7 +34,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compare": "tdsnn.bench.api",
+    "bench": "tdsnn.benchmark.api",
+    "compare": "tdsnn.benchmark.api",
     "early_exit": "tdsnn.inference",
     "early_exit_curve": "tdsnn.inference",
     "list_models": "tdsnn.manifest",
@@ -42,13 +43,11 @@ _HOMES = {
     "save": "tdsnn.zoo",
     "stream": "tdsnn.inference",
     "topo": "tdsnn.maps.api",
+    "train": "tdsnn.training.session",
 }
-_CALLABLE_PACKAGES = ("bench", "train")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CALLABLE_PACKAGES:
-        return importlib.import_module(f"tdsnn.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tdsnn' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

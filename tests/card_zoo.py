@@ -14,8 +14,8 @@ from toys import Linear, flat, split
 
 from tdsnn import paths
 from tdsnn.attacks._spec import attack_specs
-from tdsnn.bench.plan import ModelEntry, Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.benchmark.runner import run_bench
 from tdsnn.manifest import load_release, resolve, write_release
 from tdsnn.maps.survey import SHUFFLED, Entry, Survey
 from tdsnn.metrics._base import Figure, Measurement

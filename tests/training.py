@@ -11,8 +11,8 @@ import torch
 from tdsnn.data._base import Split
 from tdsnn.manifest import resolve
 from tdsnn.schema import Manifest
-from tdsnn.train.loop import Trainer
-from tdsnn.train.recipe import override
+from tdsnn.training.loop import Trainer
+from tdsnn.training.recipe import override
 
 SMALL = [
     "model.width=4",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.speed._measure import Row, Settings, Target, interleave
 from benchmarks.speed._steps import BATCH, CLASSES, OURS, SIZE, make_batch, make_step
-from tdsnn.train.images import prepare
+from tdsnn.training.images import prepare
 
 _WIDTH = 16
 _IMAGES = 10_000

@@ -11,7 +11,7 @@ import torch
 from benchmarks.speed._measure import Row, Settings, Target, in_fresh_process
 from tdsnn import manifest
 from tdsnn.attacks._gradient import respond
-from tdsnn.bench.entries import load_entries
+from tdsnn.benchmark.entries import load_entries
 from tdsnn.data._base import load_split
 from tdsnn.kernels.memory import keep_freed_memory
 

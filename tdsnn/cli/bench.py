@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdsnn.bench.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
+from tdsnn.benchmark.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
 from tdsnn.cli import _output, _progress
 from tdsnn.errors import GateError, Interrupted
 from tdsnn.registry import Registry
@@ -128,7 +128,7 @@ def command(
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """The command as it was given: the arguments of :func:`tdsnn.bench.api.prepare`."""
+    """The command as it was given: the arguments of :func:`tdsnn.benchmark.api.prepare`."""
 
     models: tuple[str, ...]
     attacks: tuple[str, ...]

@@ -36,14 +36,14 @@ def command(a: _A, b: _B = None, as_json: _output.JsonFlag = False) -> None:
 
     * `tdsnn-zoo compare tsresnet18.fashion_mnist-s1 sresnet18.fashion_mnist-s1`
     """
-    from tdsnn.bench.api import compare
+    from tdsnn.benchmark.api import compare
 
     with _progress.bar(unit="images") as progress:
         found = compare(a, b, progress=progress, note=_output.note)
     if as_json:
         _output.emit_json(found.document())
         return
-    from tdsnn.bench.seed_tables import tables
+    from tdsnn.benchmark.seed_tables import tables
 
     for table in tables(found):
         _output.show(table)

@@ -116,7 +116,7 @@ def _check(job: _Job, name: str, *, is_run: bool) -> None:
 
 def _embed(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
     from tdsnn.schema import plain
-    from tdsnn.train.release import embed
+    from tdsnn.training.release import embed
 
     release = embed(run_dir)
     if source_of(release) == "cache":

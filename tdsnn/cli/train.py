@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Train a zoo entry; its state survives Ctrl-C, SIGTERM and any kill."""
     from tdsnn.schema import plain
-    from tdsnn.train.session import train
+    from tdsnn.training.session import train
 
     changed = list(settings or [])
     if epochs is not None:

@@ -18,7 +18,7 @@ from tdsnn.progress import Progress, silent
 from tdsnn.registry import suggest
 from tdsnn.schema import Topography
 from tdsnn.topography.sheets import CorticalSheet
-from tdsnn.train.preparation import fresh_sheets, prepare_sheets
+from tdsnn.training.preparation import fresh_sheets, prepare_sheets
 from tdsnn.zoo import Opened
 
 __all__ = ["optimise_sheets", "topo"]

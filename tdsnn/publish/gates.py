@@ -9,7 +9,7 @@ from scipy.stats import hypergeom
 from torch import nn
 
 from tdsnn import zoo
-from tdsnn.bench.gates import Gate, check_model
+from tdsnn.benchmark.gates import Gate, check_model
 from tdsnn.data._base import Split, load_split
 from tdsnn.errors import GateError
 from tdsnn.manifest import load_release, resolve

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tdsnn import hub, store
-from tdsnn.bench.gates import Gate
+from tdsnn.benchmark.gates import Gate
 from tdsnn.data._base import DATASETS
 from tdsnn.manifest import load_release, resolve
 from tdsnn.progress import Progress, silent

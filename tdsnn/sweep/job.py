@@ -21,8 +21,8 @@ from tdsnn.errors import Interrupted, TdsnnError
 from tdsnn.files import file_error
 from tdsnn.schema import Table
 from tdsnn.sweep.state import BEAT_SECONDS, FAILED, Failure, write_beat, write_failure
-from tdsnn.train.session import train
-from tdsnn.train.state import OUTCOME, begun, lock_of
+from tdsnn.training.session import train
+from tdsnn.training.state import OUTCOME, begun, lock_of
 
 BUSY = 75
 """EX_TEMPFAIL of sysexits.h."""
@@ -40,7 +40,7 @@ class Job(Table, frozen=True, kw_only=True):
     parent: int
     """Number of the process without which this one should not go on."""
     digest: str
-    """Of the settings, as of :func:`tdsnn.train.state.settings_digest`."""
+    """Of the settings, as of :func:`tdsnn.training.state.settings_digest`."""
 
 
 class _Pulse:

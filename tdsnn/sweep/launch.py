@@ -24,7 +24,7 @@ from tdsnn.files import file_error
 from tdsnn.sweep.job import BUSY, Job, say
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
-from tdsnn.train.state import CHECKPOINT, OUTCOME, lock_of, settings_digest
+from tdsnn.training.state import CHECKPOINT, OUTCOME, lock_of, settings_digest
 
 LOG = "job.log"
 """In a run's folder: what its process printed."""

@@ -32,8 +32,8 @@ from tdsnn import paths, store
 from tdsnn.errors import UsageError
 from tdsnn.schema import Manifest, Table
 from tdsnn.topography.positions import PREPARATION
-from tdsnn.train.recipe import override
-from tdsnn.train.state import begun, check_settings
+from tdsnn.training.recipe import override
+from tdsnn.training.state import begun, check_settings
 from tdsnn.validation import check
 
 _Label = Annotated[

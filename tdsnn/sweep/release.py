@@ -29,8 +29,8 @@ from tdsnn.models._base import Model
 from tdsnn.results import accuracy_figure
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import read_states
-from tdsnn.train.release import alignment, embed, firing_rates
-from tdsnn.train.state import CHECKPOINT, read_outcome
+from tdsnn.training.release import alignment, embed, firing_rates
+from tdsnn.training.state import CHECKPOINT, read_outcome
 from tdsnn.weights import WEIGHTS_FILE
 
 _SCHEMA = 1

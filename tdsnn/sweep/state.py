@@ -20,7 +20,7 @@ from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json, write_atomic
 from tdsnn.schema import Count, Finite, Table, plain
 from tdsnn.sweep.plan import Run
-from tdsnn.train.state import STATE, read_outcome, settings_digest
+from tdsnn.training.state import STATE, read_outcome, settings_digest
 from tdsnn.validation import check
 
 BEAT = "beat.json"

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import tdsnn
 from tdsnn import zoo
-from tdsnn.bench.masking import Sign
+from tdsnn.benchmark.masking import Sign
 from tdsnn.cli.main import main
 from tdsnn.data._base import Split
 from tdsnn.files import sha256_of
@@ -131,7 +131,7 @@ def test_table_and_json_say_how_far_the_numbers_carry(
 ) -> None:
     command = ("sresnet18", "--n", str(N), "--eps", "8", "--steps", "2")
     sign = Sign(check="normal training", message="Too many images survive.")
-    monkeypatch.setattr("tdsnn.bench.runner.signs", lambda *_, **__: [sign])
+    monkeypatch.setattr("tdsnn.benchmark.runner.signs", lambda *_, **__: [sign])
     (model,) = answer(capsys, *command)["models"]
     assert "only an upper bound on robustness" in model["caveat"]
     assert model["masking_signs"] == [asdict(sign)]
@@ -155,7 +155,7 @@ def test_noise_needs_no_caveat_and_a_network_at_chance_no_warning(
 def test_a_bad_number_is_refused_before_anything_is_compiled(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tdsnn.bench.entries.compile_entries", None)
+    monkeypatch.setattr("tdsnn.benchmark.entries.compile_entries", None)
     assert run("--n", "999999") == 2
     printed = capsys.readouterr().err
     assert f"1..{N}" in printed
@@ -251,7 +251,7 @@ def test_ctrl_c_keeps_the_finished_cells_and_says_how_to_go_on(
     out = tmp_path / "my results"
     with monkeypatch.context() as patch:
         # The gates have passed by then, so the key is pressed in the first attack cell.
-        patch.setattr("tdsnn.bench.measure._attacked", stop)
+        patch.setattr("tdsnn.benchmark.measure._attacked", stop)
         assert (
             run("sresnet18", "--n", str(N), "--eps", "1", "--steps", "3", "--out", str(out), "--fresh") == 130
         )
@@ -273,7 +273,7 @@ def test_a_cell_without_a_number_ends_with_exit_code_5(
     def refuse(*_: object, **__: object) -> None:
         raise GateError("The ball was left.")
 
-    monkeypatch.setattr("tdsnn.bench.measure._attacked", refuse)
+    monkeypatch.setattr("tdsnn.benchmark.measure._attacked", refuse)
     assert run("sresnet18", "--n", str(N), "--eps", "1") == 5
     printed = capsys.readouterr()
     assert "refused" in printed.out

@@ -37,7 +37,7 @@ def test_ctrl_c_while_models_load_says_how_to_go_on(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tdsnn.bench.entries.load_entries", stop)
+    monkeypatch.setattr("tdsnn.benchmark.entries.load_entries", stop)
     with pytest.raises(SystemExit) as caught:
         main(["bench", "tsresnet18", "--n", "20", "--eps", "2"])
     assert caught.value.code == 130

@@ -19,8 +19,8 @@ from tdsnn import store, verdicts, zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release
 from tdsnn.schema import WEIGHTS_FILE, Release
-from tdsnn.train import release as releases
-from tdsnn.train.state import OUTCOME
+from tdsnn.training import release as releases
+from tdsnn.training.state import OUTCOME
 from tdsnn.verdicts import CleanVerdicts
 
 REPO = "alice/tiny"

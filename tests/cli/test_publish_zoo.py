@@ -31,7 +31,7 @@ def zoo_copy(
     except MissingError as error:
         pytest.skip(error.message)
     monkeypatch.setattr("tdsnn.publish.gates.SAMPLE", 200)
-    monkeypatch.setattr("tdsnn.bench.api.COMPILE_FROM", 0)
+    monkeypatch.setattr("tdsnn.benchmark.api.COMPILE_FROM", 0)
     library()  # from the cache that the tests share, before it is an empty one
     root = tmp_path / "project"
     for part in ("zoo", "cards"):

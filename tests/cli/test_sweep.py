@@ -22,7 +22,7 @@ from tdsnn.sweep.launch import submit
 from tdsnn.sweep.plan import read_sweep
 from tdsnn.sweep.release import RESULTS
 from tdsnn.sweep.state import BEAT, FAILED, read_states
-from tdsnn.train.state import OUTCOME, STATE
+from tdsnn.training.state import OUTCOME, STATE
 
 __all__ = ["zoo_folder"]
 pytest.importorskip("sklearn")

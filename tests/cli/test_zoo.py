@@ -37,7 +37,7 @@ HEAVY = {
         "jinja2",
     ),
     *("huggingface_hub", "safetensors", "urllib.request", "http.client", "ssl", "asyncio", "rich.progress"),
-    *("tdsnn.models", "tdsnn.data", "tdsnn.attacks", "tdsnn.bench", "tdsnn.topography", "tdsnn.train"),
+    *("tdsnn.models", "tdsnn.data", "tdsnn.attacks", "tdsnn.benchmark", "tdsnn.topography", "tdsnn.training"),
 }
 """What a command that only reads the zoo's texts has no use for."""
 

@@ -13,7 +13,7 @@ from toys import Linear, batch, flat, linear_survivors
 from tdsnn.attacks._base import ATTACKS, Attack, configure
 from tdsnn.attacks._norms import NORMS
 from tdsnn.attacks._spec import attack_specs
-from tdsnn.bench.gates import check_model
+from tdsnn.benchmark.gates import check_model
 from tdsnn.errors import GateError, UsageError
 
 EPS = 0.1

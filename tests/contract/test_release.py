@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tdsnn import paths, verdicts
-from tdsnn.bench.entries import load_entries
+from tdsnn.benchmark.entries import load_entries
 from tdsnn.data._base import load_split
 from tdsnn.errors import MissingError
 from tdsnn.manifest import entry_and_seed, load_release, resolve
-from tdsnn.train.release import alignment
+from tdsnn.training.release import alignment
 
 IMAGES = 1_000
 EMBEDDED = sorted(path.parent.name for path in paths.bundled("zoo", "checkpoints").glob("*/config.json"))

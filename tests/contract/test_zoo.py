@@ -20,7 +20,7 @@ from tdsnn.manifest import (
 )
 from tdsnn.models._base import MODELS
 from tdsnn.registry import Registry
-from tdsnn.train.recipe import override
+from tdsnn.training.recipe import override
 from tdsnn.weights import read_checkpoint
 
 MODEL_NAMES = list_models()

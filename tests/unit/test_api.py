@@ -45,10 +45,10 @@ def test_nothing_heavy_is_imported_and_packages_stay_functions() -> None:
         "assert set(tdsnn.__all__) <= set(dir(tdsnn))\n"
         "tdsnn.list_models(), tdsnn.bench, tdsnn.train\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "import tdsnn.bench.runner, tdsnn.train.session\n"
+        "import tdsnn.benchmark.runner, tdsnn.training.session\n"
         "assert callable(tdsnn.bench) and callable(tdsnn.train)\n"
         "from tdsnn import bench\n"
-        "assert bench.runner is tdsnn.bench.runner\n"
+        "assert bench.runner is tdsnn.benchmark.runner\n"
         "try: tdsnn.bench('tsresnet81')\n"
         "except tdsnn.errors.UsageError as error: print(error)\n"
     )

@@ -14,8 +14,8 @@ from toys import Linear, split
 
 from tdsnn.attacks._base import Attack
 from tdsnn.attacks._spec import AttackSpec, attack_specs
-from tdsnn.bench.plan import ModelEntry, Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.benchmark.runner import run_bench
 from tdsnn.errors import UsageError
 from tdsnn.results import Cell, Result, ResultFolder
 

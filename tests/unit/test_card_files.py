@@ -21,8 +21,8 @@ from tdsnn.manifest import load_release, resolve, write_release
 from tdsnn.report import cards
 from tdsnn.schema import FileRecord, Release
 from tdsnn.topography.sheets import build_sheets
-from tdsnn.train import release as releases
-from tdsnn.train.state import OUTCOME
+from tdsnn.training import release as releases
+from tdsnn.training.state import OUTCOME
 from tdsnn.verdicts import CleanVerdicts
 from tests.networks import network
 

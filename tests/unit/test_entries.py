@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tdsnn import zoo
-from tdsnn.bench.entries import load_entries
-from tdsnn.bench.names import with_twins
+from tdsnn.benchmark.entries import load_entries
+from tdsnn.benchmark.names import with_twins
 from tdsnn.errors import UsageError
 from tdsnn.files import sha256_of
 from tdsnn.manifest import write_release

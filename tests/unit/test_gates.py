@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toys import Linear, batch, images
 
 from tdsnn.attacks._base import Attack, configure
-from tdsnn.bench.gates import check_attack, check_model
+from tdsnn.benchmark.gates import check_attack, check_model
 from tdsnn.errors import GateError
 from tdsnn.models._neurons import State
 from tdsnn.models.sresnet18 import sresnet18

@@ -6,7 +6,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import nn
 
-from tdsnn.bench.gradients import gradient_of
+from tdsnn.benchmark.gradients import gradient_of
 from tdsnn.models.resnet18 import resnet18
 from tdsnn.models.sresnet18 import sresnet18
 

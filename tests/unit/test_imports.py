@@ -12,12 +12,12 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"schema", "validation", "errors", "progress", "table", "callable"},
+    {"schema", "validation", "errors", "progress", "table"},
     {"paths", "registry", "runtime", "files"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
     | {"kernels", "verdicts", "tasks"},
     {"models", "data", "attacks", "metrics"},
-    {"zoo", "inference", "bench", "maps", "train", "publish", "export", "report", "sweep"},
+    {"zoo", "inference", "benchmark", "maps", "training", "publish", "export", "report", "sweep"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
@@ -114,9 +114,9 @@ def test_imports_point_downwards(path: Path) -> None:
         ("data", "tdsnn.models._base", True),
         ("attacks", "tdsnn.models.sresnet18", True),
         ("attacks", "tdsnn.models._base", False),
-        ("report", "tdsnn.bench.runner", True),
-        ("bench", "tdsnn.zoo", False),
-        ("cli", "tdsnn.bench.runner", False),
+        ("report", "tdsnn.benchmark.runner", True),
+        ("benchmark", "tdsnn.zoo", False),
+        ("cli", "tdsnn.benchmark.runner", False),
         ("zoo", "tdsnn.cli.list", True),
         ("zoo", "tdsnn.unheard_of", True),
     ],

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from toys import Linear, flat, split
 
 from tdsnn.attacks._spec import attack_specs
-from tdsnn.bench.masking import Sign, caveat, signs
-from tdsnn.bench.plan import ModelEntry, Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn.benchmark.masking import Sign, caveat, signs
+from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.benchmark.runner import run_bench
 from tdsnn.results import Cell, ResultFolder
 
 N = 1000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdsnn.schema import Recipe
-from tdsnn.train.optim import Muon, build_optimizer, orthogonalise, schedule, set_lr
+from tdsnn.training.optim import Muon, build_optimizer, orthogonalise, schedule, set_lr
 
 RECIPE = Recipe(optimizer="muon", lr=3e-3, matrix_lr=0.06, weight_decay=0.05, epochs=4, warmup_epochs=1.0)
 

@@ -13,9 +13,9 @@ from toys import Linear, split
 from tdsnn import registry
 from tdsnn.attacks._base import ATTACKS, configure
 from tdsnn.attacks._spec import attack_specs
-from tdsnn.bench import plan as plans
-from tdsnn.bench.plan import ModelEntry, Plan, cell_key
-from tdsnn.bench.runner import run_bench
+from tdsnn.benchmark import plan as plans
+from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
+from tdsnn.benchmark.runner import run_bench
 from tdsnn.results import ResultFolder
 
 HELPER = "FACTOR = {factor}\n"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.models._base import Model
-from tdsnn.train.preparation import fresh_model
+from tdsnn.training.preparation import fresh_model
 from tdsnn.weights import read_checkpoint
 from tests.networks import network
 from tests.training import Quiet, make_split, small, trainer
@@ -35,7 +35,7 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> Model:
     model = network("sresnet18", width=4, timesteps=3, in_channels=1, mean=[0.286], std=[0.353])
     config = SimpleNamespace(name="sresnet18.fashion_mnist")
     opened = SimpleNamespace(model=model, config=config, weights_sha256="ab" * 32)
-    monkeypatch.setattr("tdsnn.train.loop.zoo.open_model", lambda name: opened)
+    monkeypatch.setattr("tdsnn.training.loop.zoo.open_model", lambda name: opened)
     return model
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tdsnn.errors import UsageError
 from tdsnn.manifest import resolve
-from tdsnn.train.recipe import override
-from tdsnn.train.state import SETTINGS, check_settings, read_settings, write_settings
+from tdsnn.training.recipe import override
+from tdsnn.training.state import SETTINGS, check_settings, read_settings, write_settings
 from tests.training import small
 
 

@@ -14,8 +14,8 @@ from toys import Linear, split
 
 from tdsnn.attacks._base import Attack
 from tdsnn.attacks._spec import attack_specs
-from tdsnn.bench.plan import ModelEntry, Plan, cell_key
-from tdsnn.bench.runner import run_bench, total_images
+from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
+from tdsnn.benchmark.runner import run_bench, total_images
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.results import ResultFolder
 from tdsnn.stats import paired_difference
@@ -134,8 +134,8 @@ def test_gates_are_not_run_again_for_stored_cells_but_their_measurements_stay(
 ) -> None:
     plan, folder = _plan(), ResultFolder(tmp_path)
     first = run_bench(plan, [_entry("toy")], folder)
-    monkeypatch.setattr("tdsnn.bench.measure.check_model", None)
-    monkeypatch.setattr("tdsnn.bench.measure.check_attack", None)
+    monkeypatch.setattr("tdsnn.benchmark.measure.check_model", None)
+    monkeypatch.setattr("tdsnn.benchmark.measure.check_attack", None)
     again = run_bench(plan, [_entry("toy")], folder)
     assert again.models == first.models
     assert [gate["name"] for gate in first.models[0]["gates"]][-2:] == ["determinism of pgd", "eps 0 of pgd"]

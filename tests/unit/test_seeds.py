@@ -10,10 +10,10 @@ from scipy.stats import binomtest, ttest_rel
 from seed_zoo import ALIGNMENT, DIGEST, TOPO, TWIN, WRONG, N, build, judged, release, right, write_manifest
 from toys import Linear, split
 
-from tdsnn.bench.clean import clean_verdicts
-from tdsnn.bench.pairing import pair_seeds
-from tdsnn.bench.plan import ModelEntry
-from tdsnn.bench.seeds import SeedComparison, compare_seeds, stored_verdicts
+from tdsnn.benchmark.clean import clean_verdicts
+from tdsnn.benchmark.pairing import pair_seeds
+from tdsnn.benchmark.plan import ModelEntry
+from tdsnn.benchmark.seeds import SeedComparison, compare_seeds, stored_verdicts
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
 from tdsnn.manifest import release_path, seeded
 from tdsnn.results import accuracy_figure, difference_figure

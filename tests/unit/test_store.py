@@ -14,7 +14,7 @@ from hub_server import HubServer
 from tiny import MANIFEST, NAME, Tiny, install, release, tiny
 
 from tdsnn import hub, naming, store, zoo
-from tdsnn.bench.names import with_twins
+from tdsnn.benchmark.names import with_twins
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
 from tdsnn.files import sha256_of
 from tdsnn.manifest import list_models, require_writable, resolve

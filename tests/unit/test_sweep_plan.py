@@ -23,7 +23,7 @@ from tdsnn.sweep.state import (
     write_beat,
     write_failure,
 )
-from tdsnn.train.state import OUTCOME, STATE, settings_digest, write_settings
+from tdsnn.training.state import OUTCOME, STATE, settings_digest, write_settings
 from tests.sweeps import PAIR, write, zoo_folder
 
 BEAT_OF = (

@@ -14,8 +14,8 @@ from toys import Linear, batch, split
 
 from tdsnn.attacks._base import configure
 from tdsnn.attacks._spec import attack_specs
-from tdsnn.bench.plan import ModelEntry, Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.benchmark.runner import run_bench
 from tdsnn.data._base import DATASETS
 from tdsnn.errors import UsageError
 from tdsnn.results import ResultFolder, accuracy_figure

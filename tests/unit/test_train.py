@@ -18,11 +18,11 @@ from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, TdsnnError, UsageError
 from tdsnn.kernels._library import library
 from tdsnn.schema import Recipe
-from tdsnn.train import objective, release, session
-from tdsnn.train._draws import batches
-from tdsnn.train.loop import LOG, Trainer
-from tdsnn.train.optim import build_optimizer, set_lr
-from tdsnn.train.state import (
+from tdsnn.training import objective, release, session
+from tdsnn.training._draws import batches
+from tdsnn.training.loop import LOG, Trainer
+from tdsnn.training.optim import build_optimizer, set_lr
+from tdsnn.training.state import (
     SETTINGS,
     STATE,
     check_settings,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tdsnn.files import sha256_of
-from tdsnn.train.loop import LOG
-from tdsnn.train.state import OUTCOME, SETTINGS, STATE, load_state
-from tdsnn.train.stopping import Stop
+from tdsnn.training.loop import LOG
+from tdsnn.training.state import OUTCOME, SETTINGS, STATE, load_state
+from tdsnn.training.stopping import Stop
 from tdsnn.weights import read_checkpoint
 from tests.processes import wait_for
 from tests.training import SMALL
@@ -38,7 +38,7 @@ from tdsnn.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 real = manifest.resolve
 manifest.resolve = lambda name: replace(real(name), dataset="digits")
-from tdsnn.train import loop, release
+from tdsnn.training import loop, release
 loop._SAVE_EVERY_S = SECONDS
 main(sys.argv[1:])
 """

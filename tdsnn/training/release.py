@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tdsnn import manifest as manifests
 from tdsnn import paths, store, verdicts
-from tdsnn.bench.clean import clean_verdicts
-from tdsnn.bench.entries import load_entries
-from tdsnn.bench.seeds import RATE_ALIGNMENT
+from tdsnn.benchmark.clean import clean_verdicts
+from tdsnn.benchmark.entries import load_entries
+from tdsnn.benchmark.seeds import RATE_ALIGNMENT
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, file_error, sha256_of
@@ -25,8 +25,8 @@ from tdsnn.results import accuracy_figure
 from tdsnn.schema import FileRecord, Manifest, Release
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
-from tdsnn.train.loop import LOG
-from tdsnn.train.state import CHECKPOINT, check_settings, read_log, read_outcome
+from tdsnn.training.loop import LOG
+from tdsnn.training.state import CHECKPOINT, check_settings, read_log, read_outcome
 from tdsnn.verdicts import CleanVerdicts
 
 ALIGNMENT_IMAGES = 1_000

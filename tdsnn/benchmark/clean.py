@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from tdsnn.bench.measure import Progress
-from tdsnn.bench.plan import ModelEntry, Plan
-from tdsnn.bench.runner import run_bench
+from tdsnn.benchmark.measure import Progress
+from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.benchmark.runner import run_bench
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError
 from tdsnn.results import ResultFolder

@@ -26,7 +26,7 @@ from tdsnn.topography.gratings import gratings
 from tdsnn.topography.positions import PositionSearch, PositionState
 from tdsnn.topography.responses import respond
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
-from tdsnn.train.origin import Origin, digest_of_tensors, require_same
+from tdsnn.training.origin import Origin, digest_of_tensors, require_same
 
 _SAVE_EVERY_S = 5.0
 

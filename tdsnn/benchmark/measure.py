@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tdsnn.attacks._gradient import inference, respond
 from tdsnn.attacks._spec import AttackSpec
-from tdsnn.bench.gates import Gate, check_attack, check_model
-from tdsnn.bench.plan import ModelEntry, Plan, cell_key
+from tdsnn.benchmark.gates import Gate, check_attack, check_model
+from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.errors import GateError
 from tdsnn.results import Cell, ResultFolder, Scores, titled
 

@@ -23,7 +23,7 @@ from tdsnn.runtime import code_digest, machine
 from tdsnn.tasks._base import TASKS, Task
 
 _NUMERIC_PARTS = (
-    *("attacks", "bench", "data", "kernels", "metrics", "models", "tasks", "topography"),
+    *("attacks", "benchmark", "data", "kernels", "metrics", "models", "tasks", "topography"),
     *("results.py", "runtime.py", "stats.py", "weights.py", "zoo.py"),
 )
 """Code that can change a score; an edit elsewhere keeps finished cells valid."""

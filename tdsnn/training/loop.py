@@ -24,16 +24,16 @@ from tdsnn.models._checkpoint import require_savable
 from tdsnn.schema import Manifest
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
-from tdsnn.train._draws import batches, generator
-from tdsnn.train.finish import round_weights, settle_statistics
-from tdsnn.train.images import accuracy, prepare
-from tdsnn.train.objective import Objective
-from tdsnn.train.optim import Average, build_optimizer, set_lr
-from tdsnn.train.origin import Origin, require_same
-from tdsnn.train.preparation import fresh_model, prepare_sheets
-from tdsnn.train.progress import Meter, Position, Watcher
-from tdsnn.train.state import CHECKPOINT, STATE, keep_lines, load_state, save_state, settings_digest
-from tdsnn.train.stopping import Stop
+from tdsnn.training._draws import batches, generator
+from tdsnn.training.finish import round_weights, settle_statistics
+from tdsnn.training.images import accuracy, prepare
+from tdsnn.training.objective import Objective
+from tdsnn.training.optim import Average, build_optimizer, set_lr
+from tdsnn.training.origin import Origin, require_same
+from tdsnn.training.preparation import fresh_model, prepare_sheets
+from tdsnn.training.progress import Meter, Position, Watcher
+from tdsnn.training.state import CHECKPOINT, STATE, keep_lines, load_state, save_state, settings_digest
+from tdsnn.training.stopping import Stop
 
 LOG = "log.jsonl"
 _SAVE_EVERY_S = 180.0

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tdsnn.bench.compare import comparisons, worst_cases
-from tdsnn.bench.gradients import gradient_of
-from tdsnn.bench.masking import Sign, caveat, signs
-from tdsnn.bench.measure import Measured, Progress, Run, measure
-from tdsnn.bench.plan import ModelEntry, Plan
+from tdsnn.benchmark.compare import comparisons, worst_cases
+from tdsnn.benchmark.gradients import gradient_of
+from tdsnn.benchmark.masking import Sign, caveat, signs
+from tdsnn.benchmark.measure import Measured, Progress, Run, measure
+from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.results import Cell, Result, ResultFolder
 from tdsnn.runtime import deterministic, environment
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from tdsnn import zoo
-from tdsnn.bench.names import Twin, require_alike
-from tdsnn.bench.plan import ModelEntry
+from tdsnn.benchmark.names import Twin, require_alike
+from tdsnn.benchmark.plan import ModelEntry
 from tdsnn.errors import UsageError
 from tdsnn.zoo import Opened
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tdsnn.bench.seeds import OverSeeds, SeedComparison
+from tdsnn.benchmark.seeds import OverSeeds, SeedComparison
 from tdsnn.table import Table, interval, p_value, short
 
 __all__ = ["tables"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tdsnn.bench.plan import ModelEntry, Plan
+from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.results import Cell, Comparison, difference_figure, digest_of
 from tdsnn.stats import holm
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from tdsnn.progress import Note, Progress, counted, silent, unheard
 
 if TYPE_CHECKING:
-    from tdsnn.bench.plan import ModelEntry, Plan
-    from tdsnn.bench.seeds import SeedComparison
+    from tdsnn.benchmark.plan import ModelEntry, Plan
+    from tdsnn.benchmark.seeds import SeedComparison
     from tdsnn.results import Result
     from tdsnn.verdicts import CleanVerdicts
 
@@ -42,7 +42,7 @@ class Benchmark:
         Raises:
             IntegrityError: a stored cell is damaged.
         """
-        from tdsnn.bench.runner import run_bench, total_images
+        from tdsnn.benchmark.runner import run_bench, total_images
         from tdsnn.results import ResultFolder
 
         told = counted(progress, total_images(self.plan, self.entries))
@@ -120,13 +120,13 @@ def prepare(
 ) -> Benchmark:
     """Check what :func:`bench` was asked for, cheap things first, and load models and images."""
     # Before anything that imports torch: a mistyped name is answered at once.
-    from tdsnn.bench.names import with_twins
+    from tdsnn.benchmark.names import with_twins
 
     twins = with_twins([os.fspath(name) for name in _several(models)])
 
     from tdsnn.attacks._spec import attack_specs
-    from tdsnn.bench.entries import compile_entries, load_entries
-    from tdsnn.bench.plan import Plan
+    from tdsnn.benchmark.entries import compile_entries, load_entries
+    from tdsnn.benchmark.plan import Plan
     from tdsnn.data._base import load_split
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
@@ -178,13 +178,13 @@ def compare(
         IntegrityError: a damaged release or verdicts, or verdicts on other images.
     """
     # Before anything that imports numpy: a mistyped name is answered at once.
-    from tdsnn.bench.pairing import pair_seeds
+    from tdsnn.benchmark.pairing import pair_seeds
 
     pairing = pair_seeds(a, b)
     if pairing.left_out:
         note(f"Left out, since the other model lacks that seed: {', '.join(pairing.left_out)}")
 
-    from tdsnn.bench.seeds import compare_seeds, stored_verdicts
+    from tdsnn.benchmark.seeds import compare_seeds, stored_verdicts
 
     known, lacking = stored_verdicts(pairing.releases)
     if lacking:
@@ -197,8 +197,8 @@ def _measure(
 ) -> Mapping[str, CleanVerdicts]:
     import torch
 
-    from tdsnn.bench.clean import clean_verdicts
-    from tdsnn.bench.entries import load_entries
+    from tdsnn.benchmark.clean import clean_verdicts
+    from tdsnn.benchmark.entries import load_entries
     from tdsnn.data._base import load_split
     from tdsnn.kernels._library import NOTICE
 

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from tdsnn import store, verdicts
-from tdsnn.bench.pairing import Pairing
+from tdsnn.benchmark.pairing import Pairing
 from tdsnn.errors import IntegrityError, MissingError
 from tdsnn.results import Figure, accuracy_figure, difference_figure
 from tdsnn.schema import Release
@@ -109,7 +109,7 @@ class SeedComparison:
         return {"schema": SCHEMA, **asdict(self), "equivalence_margin_points": EQUIVALENCE_MARGIN}
 
     def __repr__(self) -> str:
-        from tdsnn.bench.seed_tables import tables
+        from tdsnn.benchmark.seed_tables import tables
 
         return "\n\n".join([*map(str, tables(self)), self.conclusion.text])
 

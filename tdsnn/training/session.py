@@ -21,9 +21,9 @@ from tdsnn.progress import Note, unheard
 from tdsnn.runtime import choose_device, environment
 from tdsnn.schema import WEIGHTS_FILE, Manifest
 from tdsnn.topography.positions import PREPARATION
-from tdsnn.train.progress import UNWATCHED, Watcher
-from tdsnn.train.recipe import override
-from tdsnn.train.state import (
+from tdsnn.training.progress import UNWATCHED, Watcher
+from tdsnn.training.recipe import override
+from tdsnn.training.state import (
     CHECKPOINT,
     STATE,
     Outcome,
@@ -34,7 +34,7 @@ from tdsnn.train.state import (
     write_outcome,
     write_settings,
 )
-from tdsnn.train.stopping import Stop
+from tdsnn.training.stopping import Stop
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ def train(
         resume: go on with the run in its folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         run_dir: folder of the run; ``runs/NAME`` by default.
-        auxiliary: as of :class:`tdsnn.train.loop.Trainer`.
+        auxiliary: as of :class:`tdsnn.training.loop.Trainer`.
         watcher: told about every step and epoch.
         note: told what takes long besides.
 
@@ -155,8 +155,8 @@ def _train(
     watcher: Watcher,
     note: Note,
 ) -> Outcome | None:
-    from tdsnn.train import loop
-    from tdsnn.train.images import accuracy
+    from tdsnn.training import loop
+    from tdsnn.training.images import accuracy
 
     rest, held_out = load_training(manifest.dataset)
     trainer = loop.Trainer(

@@ -13,7 +13,7 @@ from tdsnn.models._base import Model
 from tdsnn.schema import Manifest
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
 from tdsnn.topography.responses import record
-from tdsnn.train._draws import generator
+from tdsnn.training._draws import generator
 
 
 @dataclass(frozen=True, kw_only=True)

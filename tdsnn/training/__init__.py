@@ -1,0 +1,1 @@
+"""From a manifest to a trained network; ``tdsnn.train`` is :func:`tdsnn.training.session.train`."""
