@@ -269,7 +269,8 @@ class Trainer:
 
     def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
         recipe = self.manifest.recipe
-        set_lr(self.optimizer, recipe, epoch + step / self.steps_per_epoch)
+        # Those of the middle of the step: at its start the first would be zero.
+        set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.steps_per_epoch)
         rank = self.accelerator.process_index
         mine = chosen[rank :: self.processes].numpy()
         images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))

@@ -37,7 +37,14 @@ HEAVY = {
         "jinja2",
     ),
     *("huggingface_hub", "safetensors", "urllib.request", "http.client", "ssl", "asyncio", "rich.progress"),
-    *("tdsnn.models", "tdsnn.data", "tdsnn.attacks", "tdsnn.benchmark", "tdsnn.topography", "tdsnn.training"),
+    *(
+        "tdsnn.models",
+        "tdsnn.data",
+        "tdsnn.attacks",
+        "tdsnn.benchmark.plan",
+        "tdsnn.topography",
+        "tdsnn.training",
+    ),
 }
 """What a command that only reads the zoo's texts has no use for."""
 

@@ -17,6 +17,12 @@ EMBEDDED = sorted(path.parent.name for path in paths.bundled("zoo", "checkpoints
 FIRST_SEEDS = [name for name in EMBEDDED if not entry_and_seed(name)[1]]
 
 
+def shaped_on_its_sheets(name: str) -> bool:
+    """TopoLoss orders channels on a grid of its own, which says nothing about the sheets."""
+    manifest = resolve(name)
+    return manifest.topographic and manifest.topography.loss != "topoloss"
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST_SEEDS)
@@ -39,12 +45,13 @@ def test_stored_verdicts_are_what_the_network_gives(name: str) -> None:
     assert int((right.numpy() != stored.right[:IMAGES]).sum()) <= 2
 
 
-@pytest.mark.parametrize("name", [name for name in EMBEDDED if resolve(name).topographic])
+@pytest.mark.parametrize("name", [name for name in EMBEDDED if shaped_on_its_sheets(name)])
 def test_topography_is_stronger_than_the_twins_in_every_layer(name: str) -> None:
     release, twin = load_release(name), load_release(resolve(name).twin)
     assert release is not None
     assert twin is not None
-    for metric in ("P(r, d)", "P(r_CCG, d)"):
+    # Without time steps there is no second.
+    for metric in {"P(r, d)", "P(r_CCG, d)"} & release.metrics.keys():
         ours, theirs = release.metrics[metric]["layers"], twin.metrics[metric]["layers"]
         assert all(ours[layer] > theirs[layer] for layer in ours)
 

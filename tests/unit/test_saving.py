@@ -14,7 +14,6 @@ import pytest
 import torch
 from hub_server import HubServer
 from networks import network
-from recurrent import Recurrent
 from tiny import Tiny, install, tiny
 from torch import nn
 from torch.nn.utils import parametrizations, prune
@@ -112,11 +111,18 @@ def test_what_a_configuration_can_say_comes_back(tmp_path: Path, change: Change)
 def test_arguments_that_do_not_rebuild_the_model_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Registry, "load", lambda registry, name: Secretive)
+    Secretive(hidden=3).save_pretrained(tmp_path / "fits", dataset="digits")
+    with pytest.raises(UsageError, match=r"'norm\.weight' is .* \(4,\)"):
+        Secretive(hidden=3, channels=4).save_pretrained(tmp_path / "new", dataset="digits")
+
+
+class Secretive(Tiny):
     """An architecture that keeps to itself what it was given."""
-    monkeypatch.setattr(Registry, "load", lambda registry, name: Recurrent)
-    Recurrent(width=4).save_pretrained(tmp_path / "fits", dataset="digits")
-    with pytest.raises(UsageError, match=r"'fc\.weight' is .* \(3, 32\)"):
-        Recurrent(width=4, num_classes=3).save_pretrained(tmp_path / "new", dataset="digits")
+
+    def __init__(self, *, hidden: int, channels: int | None = None) -> None:
+        super().__init__(hidden=hidden)
+        self.norm = nn.BatchNorm2d(channels or hidden)
 
 
 class Drawing(Tiny):

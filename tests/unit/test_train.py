@@ -84,6 +84,7 @@ def test_the_twin_sees_the_same_images_and_starts_equal(tmp_path: Path, split: S
     lines = Quiet(), Quiet()
     one.run(lines[0], stop_after=1)
     two.run(lines[1], stop_after=1)
+    assert lines[0].lines[0]["lr"] > 0, "no step is for nothing"
     # Without warm-up steps behind it the topographic weight is still zero, so the first loss is the same.
     assert lines[0].lines[0]["task"] == lines[1].lines[0]["task"]
 
