@@ -80,20 +80,30 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
     }
 
 
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name() or platform.machine()
+
+
 def cpu_name() -> str:
-    """The processor's model as the system calls it, e.g. ``AMD EPYC 9654 96-Core Processor``."""
+    """The processor's model as the system calls it, e.g. ``AMD EPYC 9654``; empty if it is not known."""
+    # ARM's list has no names; elsewhere there is no list.
+    return cpu_info("model name").partition(":")[2].strip() or platform.processor()
+
+
+def cpu_info(*keys: str) -> str:
+    """The first line of the processor's description, as Linux lists it, that begins with one of the keys."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    # ARM's list has no names; elsewhere there is no list.
-    return next(named, "") or platform.processor() or platform.machine()
+    return next((line for line in lines if line.startswith(keys)), "")
 
 
 def git_state(folder: Path = _PACKAGE) -> dict[str, Any] | None:

@@ -239,7 +239,7 @@ def _weights(files: tuple[FileRecord, ...]) -> FileRecord:
 def _release_stored_in(folder: Path) -> Release | None:
     """The release whose checkpoint is this very folder; None for a folder outside the zoo."""
     own = folder.resolve()
-    if own.name not in list_models() or own != stored(own.name).resolve():
+    if own != stored(own.name).resolve() or own.name not in list_models():
         return None
     release = load_release(own.name)
     # Of a release that outgrew the folder, what is there is an older checkpoint.

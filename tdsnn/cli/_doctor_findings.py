@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from tdsnn.data._base import DATASETS, cached_splits
 from tdsnn.data._sources import HubRepo, Source
 from tdsnn.errors import MissingError
 from tdsnn.kernels._library import NOTICE, cpu_features, find_compiler
+from tdsnn.runtime import cpu_name
 
 _FEATURES = {
     "AVX2": "avx2",
@@ -68,21 +68,12 @@ def _cpu() -> Report:
     known = kind.strip() in ("flags", "Features")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return {
-        "name": _cpu_name(),
+        "name": cpu_name() or None,
         "features": {name: flag in listed.split() if known else None for name, flag in _FEATURES.items()},
         "cores": os.cpu_count(),
         "usable_cores": usable,
         "threads": torch.get_num_threads(),
     }
-
-
-def _cpu_name() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor()) or None
 
 
 def _compiler() -> Report | None:

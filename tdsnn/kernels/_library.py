@@ -18,6 +18,7 @@ import torch
 
 from tdsnn.errors import MissingError
 from tdsnn.paths import cache_dir
+from tdsnn.runtime import cpu_info
 
 _FOLDER = Path(__file__).parent
 _SOURCES = ("bn_add_lif.cpp", "columns.cpp", "convolution.cpp", "moments.cpp", "swaps.cpp")
@@ -111,11 +112,7 @@ def _key(compiler: str) -> str:
 
 def cpu_features() -> str:
     """The CPU's instruction sets as Linux lists them; elsewhere its name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return cpu_info("flags", "Features") or platform.processor()
 
 
 def _compile(compiler: str, target: Path) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -21,6 +21,7 @@ from filelock import Timeout
 
 from tdsnn.errors import IntegrityError, Interrupted, MissingError, TdsnnError, UsageError
 from tdsnn.files import file_error
+from tdsnn.progress import Note, unheard
 from tdsnn.sweep.job import BUSY, Job, say
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
@@ -32,8 +33,6 @@ _PAUSE_SECONDS = 2.0
 _STOP_SECONDS = 120.0
 """A process that was asked to stop saves its state; a step of a large model may take a while."""
 
-Note = Callable[[str], None]
-
 
 class Worker:
     """Works on a sweep until nothing is left that it could do.
@@ -43,7 +42,7 @@ class Worker:
         note: told of each run that begins and ends.
     """
 
-    def __init__(self, sweep: Sweep, *, threads: int = 0, note: Note = lambda text: None) -> None:
+    def __init__(self, sweep: Sweep, *, threads: int = 0, note: Note = unheard) -> None:
         self.sweep, self.threads, self.note = sweep, threads, note
         self._stopped = threading.Event()
         self._taken: set[str] = set()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tdsnn.errors import IntegrityError, MissingError, TdsnnError, UsageError
 from tdsnn.files import read_json, sha256_of, write_atomic
 from tdsnn.maps.survey import survey
 from tdsnn.models._base import Model
+from tdsnn.progress import Note
 from tdsnn.results import accuracy_figure
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import read_states
@@ -37,8 +37,6 @@ _SCHEMA = 1
 RESULTS = "results.json"
 _SMOOTHNESS = "category_smoothness"
 _SUBJECT = "run"
-
-Note = Callable[[str], None]
 
 
 def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import read_json, write_atomic
+from tdsnn.files import write_atomic
 from tdsnn.schema import Count, Finite, Table, plain
 from tdsnn.sweep.plan import Run
-from tdsnn.training.state import STATE, read_outcome, settings_digest
-from tdsnn.validation import check
+from tdsnn.training.state import STATE, read_outcome, read_recorded, settings_digest
 
 BEAT = "beat.json"
 FAILED = "failed.json"
@@ -120,22 +119,14 @@ def read_failure(folder: Path) -> Failure | None:
         IntegrityError: the file is damaged.
     """
     path = folder / FAILED
-    name, hint = f"'{path}'", f"Remove it: rm '{path}'"
-    try:
-        document = read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{name} is damaged: {error}.", hint=hint) from error
-    return check(document, Failure, name=name, recorded=True, error=IntegrityError, hint=hint)
+    return read_recorded(path, Failure, hint=f"Remove it: rm '{path}'")
 
 
 def _read_beat(folder: Path) -> Beat | None:
     """The last sign of life; one that cannot be read is none."""
-    path = folder / BEAT
     try:
-        return check(read_json(path), Beat, name=f"'{path}'", recorded=True, error=IntegrityError)
-    except (OSError, ValueError, IntegrityError):
+        return read_recorded(folder / BEAT, Beat, hint="")
+    except IntegrityError:
         return None
 
 

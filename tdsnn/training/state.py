@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from filelock import FileLock
@@ -26,6 +26,8 @@ STATE = "state.pt"
 OUTCOME = "outcome.json"
 CHECKPOINT = "checkpoint"
 SETTINGS = "manifest.json"
+
+Recorded = TypeVar("Recorded", bound=Table)
 
 
 def begun(folder: Path) -> bool:
@@ -70,14 +72,22 @@ def read_outcome(folder: Path) -> Outcome | None:
         IntegrityError: the file is damaged.
     """
     path = folder / OUTCOME
-    hint = f"Remove it, and --resume writes it again: rm '{path}'"
+    return read_recorded(path, Outcome, hint=f"Remove it, and --resume writes it again: rm '{path}'")
+
+
+def read_recorded(path: Path, kind: type[Recorded], *, hint: str) -> Recorded | None:
+    """What the program left in a file of a run's folder; None if there is no such file.
+
+    Raises:
+        IntegrityError: the file is damaged; ``hint`` says what helps.
+    """
     try:
         document = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise IntegrityError(f"'{path}' is damaged: {error}.", hint=hint) from error
-    return check(document, Outcome, name=f"'{path}'", recorded=True, error=IntegrityError, hint=hint)
+    return check(document, kind, name=f"'{path}'", recorded=True, error=IntegrityError, hint=hint)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
