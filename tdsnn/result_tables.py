@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tdsnn.results import Cell, Comparison, Result, titled
+from tdsnn.results import CLEAN, Cell, Comparison, Result, titled
 from tdsnn.table import Table, interval, p_value, short
 
 __all__ = ["tables"]
@@ -39,8 +39,8 @@ def _table(result: Result, group: tuple[str, ...]) -> Table:
 
 
 def _label(cell: Cell) -> str:
-    if cell.attack == "clean":
-        return "clean"
+    if cell.attack == CLEAN:
+        return CLEAN
     return f"{cell.title} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
 
 

@@ -33,6 +33,10 @@ from tdsnn.files import write_atomic
 from tdsnn.stats import PairedDifference, wilson
 
 SCHEMA = 1
+CLEAN = "clean"
+"""Stands for an attack in the cell without one."""
+WORST_CASE = "worst case"
+"""Stands for an attack in the cells of what is left after all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,9 @@ class Cell:
     """Percent of all n images; None in an error cell."""
     clean_correct: int | None
     survivors: int | None
+    entered: int | None = None
+    """How many images were attacked, if those that attacks before had fooled were left out: the accuracy is
+    then that of all of them together. None: all that are right without attack were."""
     error: str | None = None
     """Why there is no number."""
 

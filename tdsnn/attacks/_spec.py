@@ -25,6 +25,9 @@ class AttackSpec:
     """Distance that a strength is a radius in; None for noise."""
     strengths: tuple[float, ...]
     """Ascending, in units of 1/255, in L0 of values; 0 is the control without strength."""
+    survivors_only: bool = False
+    """Whether it is spent only on what every attack before it, in the same norm and of the same or a smaller
+    radius, has left standing. Its scores are then those of all of them together."""
 
     @property
     def name(self) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from tdsnn.errors import UsageError
 from tdsnn.progress import Note, Progress, counted, silent, unheard
 
 if TYPE_CHECKING:
     from tdsnn.benchmark.plan import ModelEntry, Plan
     from tdsnn.benchmark.seeds import SeedComparison
+    from tdsnn.benchmark.suites import NamedSuite
     from tdsnn.results import Result
     from tdsnn.verdicts import CleanVerdicts
 
@@ -23,8 +25,8 @@ One = TypeVar("One", str, str | float, str | os.PathLike[str])
 
 DEFAULT_MODELS = ("tsresnet18",)
 DEFAULT_ATTACKS = ("pgd",)
-COMPILE_FROM = 1000
-"""Attacked images from which on compiling the spiking layers takes less time than it saves."""
+COMPILE_FROM = 10_000
+"""Gradients from which on compiling the spiking layers takes less time than it saves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,13 @@ class Benchmark:
 def bench(
     models: Name | Sequence[Name] = DEFAULT_MODELS,
     *,
-    attacks: str | Sequence[str] = DEFAULT_ATTACKS,
+    attacks: str | Sequence[str] = (),
     eps: str | float | Sequence[str | float] = (),
-    n: int = 1000,
+    suite: Name | None = None,
+    n: int | None = None,
     device: str = "auto",
-    seed: int = 0,
-    batch_size: int = 100,
+    seed: int | None = None,
+    batch_size: int | None = None,
     steps: int | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
@@ -71,13 +74,15 @@ def bench(
 
     Args:
         models: zoo entries, checkpoint folders, or ``hf:owner/name[@revision]``.
-        attacks: each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"pgd:steps=20,eps=8/255"``.
+        attacks: each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"pgd:steps=20,eps=8/255"``; by default pgd.
         eps: strengths of attacks that state none, in units of 1/255: ``8`` or ``"8/255"``; by default the
             attack's own.
-        n: number of test images, from the first on.
+        suite: an official suite, or a file of one's own by its path, in place of ``attacks``, ``eps`` and
+            ``steps``; see :mod:`tdsnn.benchmark.suites`.
+        n: number of test images, from the first on; by default 1,000, or the suite's.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
-        seed: of random starts and noise.
-        batch_size: images at a time, at least 1.
+        seed: of random starts and noise; by default 0, or the suite's.
+        batch_size: images at a time, at least 1; by default 100, or the suite's.
         steps: of attacks that state none.
         out: folder for the result; by default one of the cache that belongs to these settings.
         fresh: compute also what the folder has.
@@ -95,6 +100,7 @@ def bench(
         models,
         attacks=attacks,
         eps=eps,
+        suite=suite,
         n=n,
         device=device,
         seed=seed,
@@ -110,10 +116,11 @@ def prepare(
     *,
     attacks: str | Sequence[str],
     eps: str | float | Sequence[str | float],
-    n: int,
+    suite: Name | None,
+    n: int | None,
     device: str,
-    seed: int,
-    batch_size: int,
+    seed: int | None,
+    batch_size: int | None,
     steps: int | None,
     out: str | Path | None,
     note: Note,
@@ -123,6 +130,7 @@ def prepare(
     from tdsnn.benchmark.names import with_twins
 
     twins = with_twins([os.fspath(name) for name in _several(models)])
+    named = None if suite is None else _suite(suite, unused=(attacks, eps, steps))
 
     from tdsnn.attacks._spec import attack_specs
     from tdsnn.benchmark.entries import compile_entries, load_entries
@@ -131,23 +139,47 @@ def prepare(
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
 
-    specs = attack_specs(_several(attacks), eps=_several(eps), steps=steps)
+    if named is None:
+        specs = attack_specs(_several(attacks) or DEFAULT_ATTACKS, eps=_several(eps), steps=steps)
+    else:
+        specs = tuple(
+            replace(spec, survivors_only=one.on == "survivors")
+            for one in named.suite.attacks
+            for spec in attack_specs([one.attack], eps=named.suite.eps)
+        )
     target = choose_device(device)
     loaded = load_entries(tuple(twins), device=target, twins=twins)
     plan = Plan(
         dataset=loaded.dataset,
         split=load_split(loaded.dataset, "test"),
-        n=n,
+        n=_given(n, named.suite.n if named else 1000),
         attacks=specs,
-        seed=seed,
-        batch_size=batch_size,
+        seed=_given(seed, named.suite.seed if named else 0),
+        batch_size=_given(batch_size, named.suite.batch_size if named else 100),
         device=target,
+        suite=named,
     )
-    if n * sum(len(spec.strengths) for spec in specs) * len(twins) >= COMPILE_FROM:
+    gradients = sum(len(spec.strengths) * int(spec.settings.get("steps", 1)) for spec in specs)
+    if named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM:
         note(NOTICE)
         compile_entries(loaded.entries, device=target)
     folder = Path(out) if out is not None else plan.default_folder(loaded.entries)
     return Benchmark(plan=plan, entries=loaded.entries, folder=folder)
+
+
+def _suite(suite: Name, *, unused: tuple[object, ...]) -> NamedSuite:
+    from tdsnn.benchmark.suites import read_suite
+
+    if any(given not in ((), [], None) for given in unused):
+        raise UsageError(
+            "A suite says itself which attacks it makes, and how strong.",
+            hint="Leave out the attacks, eps and steps, or the suite.",
+        )
+    return read_suite(suite)
+
+
+def _given(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
 
 
 def _several(given: One | Sequence[One]) -> Sequence[One]:

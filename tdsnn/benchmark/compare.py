@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tdsnn.benchmark.plan import ModelEntry, Plan
-from tdsnn.results import Cell, Comparison, difference_figure, digest_of
+from tdsnn.results import CLEAN, WORST_CASE, Cell, Comparison, difference_figure, digest_of
 from tdsnn.stats import holm
 
-WORST_CASE = "worst case"
 _USUAL_NORM = "linf"
 
 
+def left_standing(
+    cells: Sequence[Cell], scores: Mapping[str, NDArray[Any]], norm: str | None, strength: float
+) -> NDArray[Any]:
+    """Scores (n,) that the clean cell and all ball attacks among ``cells`` leave of one model: those in
+    ``norm`` of that strength or a smaller one, since the smaller ball lies in the larger."""
+    members = [cell for cell in cells if cell.attack == CLEAN or _reaches(cell, norm, strength)]
+    left: NDArray[Any] = np.minimum.reduce([scores[cell.key] for cell in members if cell.error is None])
+    return left
+
+
 def worst_cases(plan: Plan, cells: Sequence[Cell], scores: MutableMapping[str, NDArray[Any]]) -> list[Cell]:
-    """Per-sample worst case over all ball attacks of the same model, norm and strength, if there are several.
+    """Per-sample worst case over all ball attacks of a model, for each norm and strength that has several.
 
-    The scores of the new cells are added to ``scores``. A failed attack leaves an error cell, since the
-    union without it would be too high.
+    Attacks of smaller strength count too: their ball lies in the larger one. The scores of the new cells are
+    added to ``scores``. A failed attack leaves an error cell, since the union without it would be too high.
     """
-
-    def group(cell: Cell) -> tuple[str, str, float]:
-        return cell.model, cell.norm or "", cell.eps_255
-
-    ball = [cell for cell in cells if cell.norm is not None]
-    # Models keep their order; sorting by strength within a model only changes the order of its rows.
-    models = list(dict.fromkeys(cell.model for cell in ball))
-    grouped = groupby(sorted(ball, key=lambda c: (models.index(c.model), *group(c)[1:])), group)
-    groups = [list(members) for _, members in grouped]
-    return [_worst_case(plan, members, scores) for members in groups if len(members) > 1]
+    found = []
+    for model in dict.fromkeys(cell.model for cell in cells):
+        own = [cell for cell in cells if cell.model == model and cell.norm is not None]
+        for norm, strength in sorted({(cell.norm or "", cell.eps_255) for cell in own}):
+            members = [cell for cell in own if _reaches(cell, norm, strength)]
+            if sum(cell.eps_255 == strength for cell in members) > 1:
+                found.append(_worst_case(plan, members, strength, scores))
+    return found
 
 
-def _worst_case(plan: Plan, members: Sequence[Cell], scores: MutableMapping[str, NDArray[Any]]) -> Cell:
+def _reaches(cell: Cell, norm: str | None, strength: float) -> bool:
+    """Whether all that the attack of a cell found lies in the ball; in that of radius 0 is only the image."""
+    return cell.norm == norm is not None and (cell.eps_255 == strength or 0 < cell.eps_255 < strength)
+
+
+def _worst_case(
+    plan: Plan, members: Sequence[Cell], strength: float, scores: MutableMapping[str, NDArray[Any]]
+) -> Cell:
     first = members[0]
-    key = digest_of([WORST_CASE, [cell.key for cell in members]])
-    failed = [cell.title for cell in members if cell.error is not None]
+    key = digest_of([WORST_CASE, strength, [cell.key for cell in members]])
+    failed = list(dict.fromkeys(cell.title for cell in members if cell.error is not None))
     if not failed:
         scores[key] = np.minimum.reduce([scores[cell.key] for cell in members])
     return Cell(
@@ -46,9 +59,9 @@ def _worst_case(plan: Plan, members: Sequence[Cell], scores: MutableMapping[str,
         model=first.model,
         attack=WORST_CASE,
         variant="" if first.norm == _USUAL_NORM else f"norm={first.norm}",
-        eps_255=first.eps_255,
+        eps_255=strength,
         norm=first.norm,
-        settings={"attacks": [cell.title for cell in members]},
+        settings={"attacks": list(dict.fromkeys(cell.title for cell in members))},
         accuracy=None if failed else plan.task.figure(scores[key]),
         clean_correct=first.clean_correct,
         survivors=None if failed else plan.survivors(scores[key]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from tdsnn.attacks._gradient import inference, respond
 from tdsnn.attacks._spec import AttackSpec
+from tdsnn.benchmark.compare import left_standing
 from tdsnn.benchmark.gates import Gate, check_attack, check_model
 from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.errors import GateError
-from tdsnn.results import Cell, ResultFolder, Scores, titled
+from tdsnn.results import CLEAN, Cell, ResultFolder, Scores, titled
 
 GATE_IMAGES = 64
 """Images on which a model is checked."""
@@ -86,44 +87,61 @@ def measure(run: Run, entry: ModelEntry) -> Measured:
         IntegrityError: a stored cell is damaged.
     """
     clean = _job(run, entry)
-    groups = [
-        (spec, [_job(run, entry, spec, strength) for strength in spec.strengths]) for spec in run.plan.attacks
-    ]
-    everything = [clean, *(job for _, jobs in groups for job in jobs)]
     try:
         with _within_memory():
-            gates = _gates(run, everything, partial(_check_model, run.plan, entry))
+            gates = _gates(run, clean, partial(_check_model, run.plan, entry))
             found = _scores(run, clean, gates, partial(_clean, run.plan, entry))
     except GateError as error:
-        cells = [_cell(run.plan, job, error=error.message) for job in everything]
+        jobs = [clean, *(_job(run, entry, spec, strength) for spec, strength in run.plan.attack_order())]
+        cells = [_cell(run.plan, job, error=error.message) for job in jobs]
         return Measured(cells=tuple(cells), gates=(), refused=error.message)
     cells = [_cell(run.plan, clean, clean=found, scores=found)]
-    for spec, jobs in groups:
-        passed, attacked = _under_attack(run, spec, jobs, found)
-        gates, cells = gates + passed, cells + attacked
-    return Measured(cells=tuple(cells), gates=gates)
+    passed: dict[AttackSpec, Gates | GateError] = {}
+    for spec, strength in run.plan.attack_order():
+        before = left_standing(cells, run.scores, spec.norm, strength) if spec.survivors_only else None
+        job = _job(run, entry, spec, strength, before=before)
+        cells.append(_under_attack(run, job, found, before, passed))
+    return Measured(
+        cells=tuple(cells), gates=gates + tuple(g for one in passed.values() for g in _listed(one))
+    )
+
+
+def _listed(gates: Gates | GateError) -> Gates:
+    return () if isinstance(gates, GateError) else gates
 
 
 def _under_attack(
-    run: Run, spec: AttackSpec, jobs: Sequence[_Job], clean: NDArray[Any]
-) -> tuple[Gates, list[Cell]]:
-    """The gates that an attack passed, and its cells of all strengths."""
-    plan, entry = run.plan, jobs[0].entry
+    run: Run,
+    job: _Job,
+    clean: NDArray[Any],
+    before: NDArray[Any] | None,
+    passed: dict[AttackSpec, Gates | GateError],
+) -> Cell:
+    """The cell of one attack and strength; ``passed`` has, and gets, what the gates said about the attack."""
+    plan, spec = run.plan, job.spec
+    assert spec is not None
+    start = clean if before is None else before
     try:
         with _within_memory():
-            gates = _gates(run, jobs, partial(_check_attack, plan, entry, spec))
+            if spec not in passed:
+                passed[spec] = _checked(run, job)
+            gates = passed[spec]
+            if isinstance(gates, GateError):
+                raise gates
+            found = _scores(run, job, gates, partial(_attacked, plan, job, start))
     except GateError as error:
-        return (), [_cell(plan, job, clean=clean, error=error.message) for job in jobs]
-    cells = []
-    for job in jobs:
-        try:
-            with _within_memory():
-                found = _scores(run, job, gates, partial(_attacked, plan, job, clean))
-        except GateError as error:
-            cells.append(_cell(plan, job, clean=clean, error=error.message))
-        else:
-            cells.append(_cell(plan, job, clean=clean, scores=found))
-    return gates, cells
+        return _cell(plan, job, clean=clean, error=error.message)
+    entered = None if before is None else plan.survivors(before)
+    return _cell(plan, job, clean=clean, scores=found, entered=entered)
+
+
+def _checked(run: Run, job: _Job) -> Gates | GateError:
+    assert job.spec is not None
+    try:
+        with _within_memory():
+            return _gates(run, job, partial(_check_attack, run.plan, job.entry, job.spec))
+    except GateError as error:
+        return error
 
 
 @contextmanager
@@ -134,18 +152,24 @@ def _within_memory() -> Iterator[None]:
         raise GateError("out of memory: lower --batch-size") from error
 
 
-def _job(run: Run, entry: ModelEntry, spec: AttackSpec | None = None, strength: float = 0.0) -> _Job:
-    plan, key = run.plan, cell_key(run.plan, entry, spec, strength)
+def _job(
+    run: Run,
+    entry: ModelEntry,
+    spec: AttackSpec | None = None,
+    strength: float = 0.0,
+    *,
+    before: NDArray[Any] | None = None,
+) -> _Job:
+    plan, key = run.plan, cell_key(run.plan, entry, spec, strength, before=before)
     stored = None if run.fresh else run.folder.read_cell(key, plan.n, batch_size=plan.batch_size)
     return _Job(entry=entry, spec=spec, strength=strength, key=key, stored=stored)
 
 
-def _gates(run: Run, jobs: Sequence[_Job], check: Callable[[], list[Gate]]) -> Gates:
-    """What lets the cells pass: as stored with the first of them if all are finished, else measured now."""
-    first = jobs[0]
-    if first.stored is not None and all(job.done(run.plan.n) for job in jobs):
-        return first.stored.gates
-    run.progress(0, f"{first.label}, gates")
+def _gates(run: Run, job: _Job, check: Callable[[], list[Gate]]) -> Gates:
+    """What lets a cell pass: as stored with it if it is finished, else measured now."""
+    if job.stored is not None and job.done(run.plan.n):
+        return job.stored.gates
+    run.progress(0, f"{job.label}, gates")
     return tuple(asdict(gate) for gate in check())
 
 
@@ -180,7 +204,7 @@ def _clean(plan: Plan, entry: ModelEntry, batch: range, x: Tensor, y: Tensor) ->
         return plan.task.score(respond(entry.model, x), y)
 
 
-def _attacked(plan: Plan, job: _Job, clean: NDArray[Any], batch: range, x: Tensor, y: Tensor) -> Tensor:
+def _attacked(plan: Plan, job: _Job, before: NDArray[Any], batch: range, x: Tensor, y: Tensor) -> Tensor:
     assert job.spec is not None
     return job.spec.attack.perturb(
         job.entry.model,
@@ -191,7 +215,7 @@ def _attacked(plan: Plan, job: _Job, clean: NDArray[Any], batch: range, x: Tenso
         seed=plan.seed,
         norm=job.spec.norm,
         task=plan.task,
-        clean=torch.from_numpy(clean[batch.start : batch.stop]),
+        clean=torch.from_numpy(before[batch.start : batch.stop]),
     ).robust
 
 
@@ -220,13 +244,14 @@ def _cell(
     *,
     clean: NDArray[Any] | None = None,
     scores: NDArray[Any] | None = None,
+    entered: int | None = None,
     error: str | None = None,
 ) -> Cell:
     spec = job.spec
     return Cell(
         key=job.key,
         model=job.entry.name,
-        attack="clean" if spec is None else spec.name,
+        attack=CLEAN if spec is None else spec.name,
         variant="" if spec is None else spec.variant,
         eps_255=job.strength,
         norm=None if spec is None else spec.norm,
@@ -234,5 +259,6 @@ def _cell(
         accuracy=None if scores is None else plan.task.figure(scores),
         clean_correct=None if clean is None else plan.survivors(clean),
         survivors=None if scores is None else plan.survivors(scores),
+        entered=entered,
         error=error,
     )

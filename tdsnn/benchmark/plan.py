@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tdsnn import paths
 from tdsnn.attacks._base import check_eps
 from tdsnn.attacks._spec import AttackSpec
+from tdsnn.benchmark.suites import NamedSuite
 from tdsnn.data._base import DATASETS, Split
 from tdsnn.errors import UsageError
 from tdsnn.models._base import MODELS, Model
@@ -56,6 +59,8 @@ class Plan:
     seed: int = 0
     batch_size: int = 100
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    suite: NamedSuite | None = None
+    """Where the attacks are from."""
 
     def __post_init__(self) -> None:
         available = len(self.split.labels)
@@ -76,6 +81,16 @@ class Plan:
     def task(self) -> Task:
         """What the models have learned, and how their answers are scored."""
         return TASKS.load(self.split.task)
+
+    def attack_order(self) -> Iterator[tuple[AttackSpec, float]]:
+        """Every attack with every strength: first attacks on all images, each with all its strengths; then
+        those on survivors, from the smallest strength on, so that what falls early costs nothing later."""
+        for spec in self.attacks:
+            if not spec.survivors_only:
+                yield from ((spec, strength) for strength in spec.strengths)
+        late = [spec for spec in self.attacks if spec.survivors_only]
+        for strength in sorted({strength for spec in late for strength in spec.strengths}):
+            yield from ((spec, strength) for spec in late if strength in spec.strengths)
 
     def survivors(self, scores: NDArray[Any]) -> int:
         """How many of the samples have more than the lowest score."""
@@ -104,6 +119,7 @@ class Plan:
             "batch_size": self.batch_size,
             "dtype": "float32",
             "task": self.split.task,
+            **self._suite_settings(),
             "attacks": [
                 {
                     "attack": spec.name,
@@ -111,10 +127,19 @@ class Plan:
                     "eps_255": strength,
                     "norm": spec.norm,
                     "settings": spec.settings,
+                    **({"on": "survivors"} if spec.survivors_only else {}),
                 }
-                for spec in self.attacks
-                for strength in spec.strengths
+                for spec, strength in self.attack_order()
             ],
+        }
+
+    def _suite_settings(self) -> dict[str, Any]:
+        if self.suite is None:
+            return {}
+        named = self.suite
+        return {
+            "suite": {"name": named.name, "sha256": named.sha256, "official": named.official},
+            "masking": None if named.suite.masking is None else structs.asdict(named.suite.masking),
         }
 
     def default_folder(self, entries: Sequence[ModelEntry]) -> Path:
@@ -123,10 +148,23 @@ class Plan:
         return paths.cache_dir() / "bench" / digest_of(asked)[:16]
 
 
-def cell_key(plan: Plan, entry: ModelEntry, spec: AttackSpec | None = None, strength: float = 0.0) -> str:
-    """Digest of everything that affects the scores of one cell; without an attack that of the clean cell."""
+def cell_key(
+    plan: Plan,
+    entry: ModelEntry,
+    spec: AttackSpec | None = None,
+    strength: float = 0.0,
+    *,
+    before: NDArray[Any] | None = None,
+) -> str:
+    """Digest of everything that affects the scores of one cell; without an attack that of the clean cell.
+
+    Args:
+        before: scores (n,) that other attacks have left, if this one is spent on survivors only.
+    """
+    left = {} if before is None else {"before": hashlib.sha256(before.tobytes()).hexdigest()}
     return digest_of(
-        {
+        left
+        | {
             "schema": SCHEMA,
             "checkpoint": entry.checkpoint_sha256,
             "model": _model_identity(entry.model),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdsnn.benchmark.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
+from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output, _progress
 from tdsnn.errors import GateError, Interrupted
 from tdsnn.registry import Registry
@@ -54,6 +55,16 @@ _Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Steps of attacks that state none. Default: the attack's own (10)"),
 ]
+_Suite = Annotated[
+    str | None,
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help=f"Frozen set of attacks, strengths, images and checks: {', '.join(suite_names())}; or a file of "
+        "your own.",
+        show_default=False,
+    ),
+]
 _Out = Annotated[
     Path | None,
     typer.Option(
@@ -70,10 +81,28 @@ def command(
     models: _Models = None,
     attack: _Attacks = None,
     eps: _Eps = None,
-    n: Annotated[int, typer.Option("--n", help="Number of test images, from the first on.")] = 1000,
+    suite: _Suite = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n",
+            help="Number of test images, from the first on. Default: 1000, or the suite's.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of random starts and noise.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch.")] = 100,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Seed of random starts and noise. Default: 0, or the suite's.", show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", help="Images per batch. Default: 100, or the suite's.", show_default=False
+        ),
+    ] = None,
     steps: _Steps = None,
     out: _Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute what is stored.")] = False,
@@ -94,12 +123,15 @@ def command(
 
     * `tdsnn-zoo bench --attack pgd:steps=100,restarts=5 --attack pgd:norm=l2,eps=128/255`
 
+    * `tdsnn-zoo bench sresnet18 --suite standard-v1` is what a row of the published table says
+
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
     """
     request = _Request(
         models=tuple(models or DEFAULT_MODELS),
-        attacks=tuple(attack or DEFAULT_ATTACKS),
+        attacks=tuple(attack or ()),
         eps=tuple(eps or ()),
+        suite=suite,
         n=n,
         device=device,
         seed=seed,
@@ -133,10 +165,11 @@ class _Request:
     models: tuple[str, ...]
     attacks: tuple[str, ...]
     eps: tuple[str, ...]
-    n: int
+    suite: str | None
+    n: int | None
     device: str
-    seed: int
-    batch_size: int
+    seed: int | None
+    batch_size: int | None
     steps: int | None
     out: Path | None
 
@@ -147,10 +180,18 @@ class _Request:
             words += ["--attack", name]
         for value in self.eps:
             words += ["--eps", value]
-        words += ["--n", str(self.n), "--device", self.device, "--seed", str(self.seed)]
-        words += ["--batch-size", str(self.batch_size)]
-        words += ["--steps", str(self.steps)] if self.steps is not None else []
-        words += ["--out", str(self.out)] if self.out is not None else []
+        options = {
+            "--suite": self.suite,
+            "--n": self.n,
+            "--device": self.device,
+            "--seed": self.seed,
+            "--batch-size": self.batch_size,
+            "--steps": self.steps,
+            "--out": self.out,
+        }
+        words += [
+            word for option, value in options.items() if value is not None for word in (option, str(value))
+        ]
         words += ["--json"] if json else []
         return shlex.join(words)
 

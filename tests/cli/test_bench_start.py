@@ -43,5 +43,5 @@ def test_ctrl_c_while_models_load_says_how_to_go_on(
     assert caught.value.code == 130
     printed = capsys.readouterr()
     assert "Stopped before the first cell." in printed.err
-    assert "Go on with: tdsnn-zoo bench tsresnet18 --attack pgd --eps 2 --n 20" in printed.err
+    assert "Go on with: tdsnn-zoo bench tsresnet18 --eps 2 --n 20" in printed.err
     assert printed.out == ""
