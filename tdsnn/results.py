@@ -7,6 +7,7 @@ Schema 1 of ``result.json``::
     settings_digest
     models       one record for each model: checkpoint sha256, T, surrogate, twin, gates, signs of masking
     cells        one record for each (model, attack, variant, eps), in table order
+    radii        for each model and norm what is left of each class at each radius; absent in older documents
     comparisons  paired differences, topographic minus twin
     provenance   everything that may differ between two runs with equal numbers: dates, wall time,
                  versions, device, code state
@@ -29,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import write_atomic
+from tdsnn.files import read_json, write_atomic
 from tdsnn.stats import PairedDifference, wilson
 
 SCHEMA = 1
@@ -128,6 +129,7 @@ class Result:
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
     provenance: Mapping[str, Any]
+    radii: tuple[Mapping[str, Any], ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -137,6 +139,7 @@ class Result:
             "settings_digest": digest_of(self.settings),
             "models": [dict(model) for model in self.models],
             "cells": [asdict(cell) for cell in self.cells],
+            "radii": [dict(one) for one in self.radii],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "provenance": dict(self.provenance),
         }
@@ -236,6 +239,24 @@ class ResultFolder:
         }
         write_atomic(self._cell(key), save(arrays))
 
+    def read_document(self, key: str) -> Any:
+        """What :meth:`write_document` kept under a key, None if nothing.
+
+        Raises:
+            IntegrityError: the file is damaged.
+        """
+        path = self._document(key)
+        if not path.is_file():
+            return None
+        try:
+            return read_json(path)
+        except (OSError, ValueError) as error:
+            raise _damaged(path, str(error)) from error
+
+    def write_document(self, key: str, document: Any) -> None:
+        """Keep plain JSON values that took long to compute."""
+        write_atomic(self._document(key), json.dumps(document, allow_nan=False).encode())
+
     def write_result(self, result: Result, scores: Mapping[str, NDArray[Any]]) -> None:
         """Write ``result.json`` and, with the scores of each cell, ``samples.safetensors``.
 
@@ -256,6 +277,9 @@ class ResultFolder:
 
     def _cell(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.safetensors"
+
+    def _document(self, key: str) -> Path:
+        return self.folder / "cells" / f"{key}.json"
 
 
 def _damaged(path: Path, reason: str) -> IntegrityError:

@@ -43,6 +43,8 @@ class ModelEntry:
     """``embedded``, ``cache``, ``hub`` or ``path``."""
     twin: str | None = None
     """Name of the non-topographic model with the same recipe; None for a model that has none."""
+    adversarially_trained: bool = False
+    """Whether it was trained with attacks, so that survivors are nothing strange."""
     alone: str | None = None
     """Why a model that may be topographic stands beside no twin, one sentence."""
 

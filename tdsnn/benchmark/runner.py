@@ -8,9 +8,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from tdsnn.benchmark.breakdown import radii
 from tdsnn.benchmark.compare import comparisons, worst_cases
+from tdsnn.benchmark.examine import examine
 from tdsnn.benchmark.gradients import gradient_of
-from tdsnn.benchmark.masking import Sign, caveat, signs
+from tdsnn.benchmark.masking import caveat, signs
 from tdsnn.benchmark.measure import Measured, Progress, Run, measure
 from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.results import Cell, Result, ResultFolder
@@ -40,12 +42,14 @@ def run_bench(
     run = Run(plan=plan, folder=folder, fresh=fresh, progress=progress)
     with deterministic():
         measured = [measure(run, entry) for entry in entries]
-    cells = [cell for one in measured for cell in one.cells]
-    cells += worst_cases(plan, cells, run.scores)
+        cells = [cell for one in measured for cell in one.cells]
+        cells += worst_cases(plan, cells, run.scores)
+        models = tuple(_describe(run, *pair, cells) for pair in zip(entries, measured, strict=True))
     result = Result(
         settings=plan.settings(),
-        models=tuple(_describe(run, *pair, cells) for pair in zip(entries, measured, strict=True)),
+        models=models,
         cells=tuple(cells),
+        radii=tuple(radii(plan, entries, cells, run.scores)),
         comparisons=comparisons(plan, entries, cells, run.scores),
         provenance={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,6 +72,7 @@ def total_images(plan: Plan, entries: Sequence[ModelEntry]) -> int:
 
 def _describe(run: Run, entry: ModelEntry, measured: Measured, cells: Sequence[Cell]) -> Mapping[str, Any]:
     model, gradient = entry.model, gradient_of(entry.model)
+    findings = examine(run, entry, [cell for cell in cells if cell.model == entry.name])
     return {
         "name": entry.name,
         "architecture": model.architecture,
@@ -76,20 +81,12 @@ def _describe(run: Run, entry: ModelEntry, measured: Measured, cells: Sequence[C
         "checkpoint_sha256": entry.checkpoint_sha256,
         "twin": entry.twin,
         "alone": entry.alone,
+        "adversarially_trained": entry.adversarially_trained,
         "attack_surrogate": gradient.surrogate,
         "compiled": any(layer.compiled for layer in model.neurons),
         "gates": list(measured.gates),
         "refused": measured.refused,
         "caveat": caveat(run.plan.attacks, gradient.words),
-        "masking_signs": [asdict(sign) for sign in _signs(run, measured, cells)],
+        "masking": [asdict(finding) for finding in findings],
+        "masking_signs": [asdict(sign) for sign in signs(findings)],
     }
-
-
-def _signs(run: Run, measured: Measured, cells: Sequence[Cell]) -> list[Sign]:
-    clean = measured.cells[0]
-    if clean.key not in run.scores:
-        return []
-    own = [cell for cell in cells if cell.model == clean.model]
-    right = {key: scores > run.plan.task.floor for key, scores in run.scores.items()}
-    labels = run.plan.split.labels[: run.plan.n]
-    return signs(own, right, clean=right[clean.key], chance=run.plan.task.chance(labels))

@@ -14,6 +14,7 @@ from toys import Linear, flat, split
 
 from tdsnn.attacks._spec import attack_specs
 from tdsnn.benchmark.masking import Sign, caveat, signs
+from tdsnn.benchmark.masking.cells import from_cells
 from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.results import Cell, ResultFolder
@@ -43,7 +44,7 @@ def first(count: int) -> NDArray[np.bool_]:
 
 def found(*measured: tuple[Cell, NDArray[np.bool_]]) -> list[Sign]:
     verdicts = {cell.key: right for cell, right in measured}
-    return signs([cell for cell, _ in measured], verdicts, clean=first(900), chance=0.1)
+    return signs(from_cells([cell for cell, _ in measured], verdicts, clean=first(900), chance=0.1))
 
 
 def test_a_plausible_sweep_raises_no_alarm() -> None:
@@ -118,18 +119,18 @@ def test_no_alarm_for_what_is_normal(measured: list[tuple[Cell, NDArray[np.bool_
 def test_one_image_more_is_no_alarm_however_few_there_are() -> None:
     weak, strong = cell("pgd", 1, PGD), cell("pgd", 2, PGD)
     verdicts = {weak.key: np.array([True, False, False]), strong.key: np.array([True, True, False])}
-    assert signs([weak, strong], verdicts, clean=first(900), chance=0.1) == []
+    assert signs(from_cells([weak, strong], verdicts, clean=first(900), chance=0.1)) == []
 
 
 def test_a_refused_cell_is_left_out() -> None:
-    assert signs([cell("pgd", 8, PGD)], {}, clean=first(900), chance=0.1) == []
+    assert from_cells([cell("pgd", 8, PGD)], {}, clean=first(900), chance=0.1) == []
 
 
 @pytest.mark.parametrize(("right", "alarm"), [(100, False), (115, False), (130, True)])
 def test_a_model_at_chance_cannot_be_masked(right: int, alarm: bool) -> None:
     """One that always answers the same keeps that answer under any attack."""
     strong = cell("pgd", 128, PGD)
-    found = signs([strong], {strong.key: first(right)}, clean=first(right), chance=0.1)
+    found = signs(from_cells([strong], {strong.key: first(right)}, clean=first(right), chance=0.1))
     assert bool(found) == alarm
 
 
