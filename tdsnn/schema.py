@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import asdict
 
 WEIGHTS_FILE = "model.safetensors"
@@ -92,6 +92,19 @@ def split_options(table: Any) -> Any:
 TOPOGRAPHY_FIELDS = tuple(field for field in Topography.__struct_fields__ if field != "options")
 
 
+class Adversarial(Table, frozen=True, kw_only=True):
+    """The attack on each training batch; :mod:`tdsnn.training.adversarial` says what is learned from it."""
+
+    eps_255: Annotated[float, Meta(gt=0, le=255)]
+    """Radius of the ball around an image, in units of 1/255."""
+    norm: Literal["linf", "l2"] = "linf"
+    steps: Annotated[int, Meta(ge=1, le=100)] = 1
+    """Gradient steps from a start drawn in the ball: 1 is FGSM-RS (Wong et al. 2020, arXiv:2001.03994), more
+    are PGD training (Madry et al. 2018, arXiv:1706.06083)."""
+    step_fraction: Annotated[float, Meta(gt=0, le=10)] = 1.25
+    """Length of a step as a fraction of eps; the default is that of Wong et al. for one step."""
+
+
 class Recipe(Table, frozen=True, kw_only=True):
     """Everything that decides a training run besides model, data and topography."""
 
@@ -126,6 +139,9 @@ class Recipe(Table, frozen=True, kw_only=True):
     """Run the training step through the compiled operators."""
     augmentation: tuple[Augmentation, ...] = ()
     """Names of augmentations of :mod:`tdsnn.data._augment`, in the order they are applied."""
+    adversarial: Adversarial | UnsetType = UNSET
+    """Train on attacked images. Without it documents do not have the key, as those from before there was it:
+    a digest of settings must not change."""
 
 
 class Description(Table, frozen=True, kw_only=True):

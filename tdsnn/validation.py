@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
 import msgspec
-from msgspec import inspect
+from msgspec import UnsetType, inspect
 
 from tdsnn.errors import TdsnnError, UsageError
 
@@ -22,6 +22,7 @@ _SHOWN = 60
 """Characters of a value that a sentence repeats."""
 _UNBOUNDED = 1e300
 """A bound that only keeps out what is no finite number."""
+_ABSENT = (NoneType, UnsetType)
 _CONTAINERS = (dict, list, tuple, Mapping, Sequence)
 _WORDS: Mapping[type[inspect.Type], str] = {
     inspect.StrType: "a string",
@@ -112,9 +113,10 @@ def _find(value: Any, kind: Any, path: str, also_known: Sequence[str] = ()) -> _
 
 
 def _present(kind: Any) -> Any:
-    """The one type that has ``None`` beside it, or the type itself."""
-    others = [one for one in get_args(kind) if one is not NoneType]
-    return others[0] if NoneType in get_args(kind) and len(others) == 1 else kind
+    """The one type that may be absent (``None`` or unset stands beside it), or the type itself."""
+    parts = get_args(kind)
+    others = [one for one in parts if one not in _ABSENT]
+    return others[0] if len(others) == 1 and len(others) < len(parts) else kind
 
 
 def _fields(kind: Any) -> tuple[dict[str, Any], list[str]]:

@@ -69,6 +69,10 @@ def command(
         _output.console().print(
             f"Trained {name}: {outcome.held_out_accuracy:.2%} of the {outcome.n:,} held-out images."
         )
+        if outcome.held_out_robust_accuracy is not None:
+            _output.console().print(
+                f"Under PGD-10 in the ball that it was trained on: {outcome.held_out_robust_accuracy:.2%}."
+            )
         _output.console().print(f"Checkpoint: {outcome.checkpoint}", markup=False)
 
 
@@ -107,6 +111,7 @@ def describe(line: dict[str, Any]) -> str:
         ("masked", "silent pairs", ".1%"),
         ("accuracy", "train", ".2%"),
         ("held_out_accuracy", "held out", ".2%"),
+        ("held_out_robust_accuracy", "held out, attacked", ".2%"),
         ("images_per_second", "images/s", ".0f"),
     ):
         if key in line:

@@ -26,6 +26,7 @@ _LOGGED = {
     "accuracy": ("accuracy on training images", ".2%"),
     "monitor_accuracy": ("accuracy on some test images", ".2%"),
     "held_out_accuracy": ("accuracy on held-out images", ".2%"),
+    "held_out_robust_accuracy": ("accuracy on held-out images under PGD-10", ".2%"),
 }
 _NOT_SHOWN = {"epoch", "step", "lr", "images_per_second", "seconds_left", "cpu_seconds"}
 """Where an epoch was and how fast this machine was; the rest of its line says how it went."""

@@ -9,25 +9,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from tdsnn import zoo
 from tdsnn.data._base import Split
-from tdsnn.errors import GateError, IntegrityError, UsageError
+from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import file_error
 from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._base import Model
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.schema import Manifest
+from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.training._draws import batches, generator
+from tdsnn.training.adversarial import Adversary, robust_accuracy
 from tdsnn.training.finish import round_weights, settle_statistics
 from tdsnn.training.images import accuracy, prepare
-from tdsnn.training.objective import Objective
+from tdsnn.training.objective import Objective, diverged
 from tdsnn.training.optim import Average, build_optimizer, set_lr
 from tdsnn.training.origin import Origin, require_same
 from tdsnn.training.preparation import fresh_model, prepare_sheets
@@ -66,6 +67,7 @@ class Trainer:
         stop: Stop | None = None,
     ) -> None:
         self.manifest, self.folder, self.train, self.held_out = manifest, folder, train, held_out
+        recipe = manifest.recipe
         self.stop = stop or Stop()
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.processes = self.accelerator.num_processes
@@ -79,7 +81,7 @@ class Trainer:
         # Now, not after hours.
         require_savable(self.model)
         self.model.to(memory_format=torch.channels_last)
-        compiled = manifest.recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
+        compiled = recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
         if compiled:
             keep_freed_memory()
         self._arranged_by: str | None = None
@@ -91,11 +93,14 @@ class Trainer:
             source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
             self._prepare_sheets(twin.model.to(self.device), source)
         self.objective = Objective(manifest, self.model, compiled=compiled)
+        self._adversary: Adversary | None = None
+        if recipe.adversarial:
+            self._adversary = Adversary(recipe.adversarial, task=TASKS.load(train.task), recipe=recipe)
         self.model.to(self.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(
-            self.model, build_optimizer(self.model, manifest.recipe), device_placement=[False, False]
+            self.model, build_optimizer(self.model, recipe), device_placement=[False, False]
         )
-        self.average = Average(self.model, manifest.recipe.ema_decay) if manifest.recipe.ema_decay else None
+        self.average = Average(self.model, recipe.ema_decay) if recipe.ema_decay else None
 
     def _check_batch(self) -> None:
         size, images = self.manifest.recipe.batch_size, len(self.train.labels)
@@ -227,9 +232,9 @@ class Trainer:
             plan = batches(
                 recipe.seed, recipe.epochs, samples=len(self.train.labels), batch_size=recipe.batch_size
             )
-            draws = (generator(recipe.seed, "augment", recipe.epochs, step, 0) for step in range(len(plan)))
-            chosen = zip(plan[: recipe.bn_batches], draws, strict=False)
-            settle_statistics(self.model, (self._batch(rows.numpy(), draw)[0] for rows, draw in chosen))
+            chosen = enumerate(plan[: recipe.bn_batches])
+            passes = (self._batch(rows, epoch=recipe.epochs, step=step)[0] for step, rows in chosen)
+            settle_statistics(self.model, passes)
         self.model.eval()
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
         if self.manifest.topography.preparation == PREPARATION and not self.manifest.topographic:
@@ -272,8 +277,7 @@ class Trainer:
         # Those of the middle of the step: at its start the first would be zero.
         set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.steps_per_epoch)
         rank = self.accelerator.process_index
-        mine = chosen[rank :: self.processes].numpy()
-        images, labels = self._batch(mine, generator(recipe.seed, "augment", epoch, step, rank))
+        images, labels = self._batch(chosen[rank :: self.processes], epoch=epoch, step=step, rank=rank)
         losses = self.objective(
             self.wrapped,
             images,
@@ -285,10 +289,7 @@ class Trainer:
         )
         if not math.isfinite(losses.total.item()):
             found = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.parts.items())
-            raise GateError(
-                f"The loss of epoch {epoch + 1}, step {step + 1} is not finite ({found}); the run ended.",
-                hint="Start anew with a smaller rate, e.g. --set lr=1e-3, and another --run-dir.",
-            )
+            raise diverged("loss", epoch=epoch, step=step, found=f" ({found})")
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
         if recipe.clip_norm:
@@ -300,10 +301,16 @@ class Trainer:
             self.meter.shares = losses.shares
         return losses.parts
 
-    def _batch(self, indices: np.ndarray[Any, Any], draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(self.train.images[indices])
-        x = prepare(images, self.manifest.recipe.augmentation, generator=draws, device=self.device)
-        return x, torch.from_numpy(self.train.labels[indices]).to(self.device)
+    def _batch(self, indices: Tensor, *, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+        """Images as the network is to see them, and their labels."""
+        recipe, rows = self.manifest.recipe, indices.numpy()
+        draws = generator(recipe.seed, "augment", epoch, step, rank)
+        images = torch.from_numpy(self.train.images[rows])
+        x = prepare(images, recipe.augmentation, generator=draws, device=self.device)
+        labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
+        if self._adversary is not None:
+            x = self._adversary.perturb(self.model, x, labels, indices=indices, epoch=epoch, step=step)
+        return x, labels
 
     def _line(self) -> dict[str, Any]:
         line = {
@@ -330,10 +337,19 @@ class Trainer:
         mean = self.accelerator.reduce(own, reduction="mean")
         return dict(zip(sums, mean.tolist(), strict=True))
 
+    def held_out_scores(self) -> dict[str, float]:
+        """Accuracy of the network as it is, as a fraction, and under PGD-10 if the recipe is adversarial."""
+        recipe = self.manifest.recipe
+        scores = {"held_out_accuracy": accuracy(self.model, self.held_out, device=self.device)}
+        if recipe.adversarial:
+            scores["held_out_robust_accuracy"] = robust_accuracy(
+                self.model, self.held_out, recipe.adversarial, seed=recipe.seed, device=self.device
+            )
+        return scores
+
     def _close_epoch(self, watcher: Watcher) -> None:
         self.meter.sums = self._over_processes(self.meter.sums)
-        line = self._line()
-        line["held_out_accuracy"] = accuracy(self.model, self.held_out, device=self.device)
+        line = self._line() | self.held_out_scores()
         if self.accelerator.is_main_process:
             with file_error(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")

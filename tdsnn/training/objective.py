@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tdsnn.errors import GateError
 from tdsnn.models._base import Model
 from tdsnn.schema import Manifest
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
@@ -69,8 +70,7 @@ class Objective:
         """
         recipe = self._manifest.recipe
         with record(self._model, self._layers) as outputs:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                logits = forward(images).float()
+            logits = answer(forward, images, recipe.precision)
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
             terms = {"task": loss}
@@ -91,3 +91,17 @@ class Objective:
     def _ramp(self, epochs_done: float) -> float:
         warmup = self._manifest.topography.warmup_epochs
         return min(1.0, epochs_done / warmup) if warmup else 1.0
+
+
+def answer(forward: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:
+    """Logits (N, K) in fp32 of a pass in the recipe's precision."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return forward(images).float()
+
+
+def diverged(what: str, *, epoch: int, step: int, found: str = "") -> GateError:
+    """The error that ends a run; ``what`` is not finite in the step with these numbers, counted from 0."""
+    return GateError(
+        f"The {what} of epoch {epoch + 1}, step {step + 1} is not finite{found}; the run ended.",
+        hint="Start anew with a smaller rate, e.g. --set lr=1e-3, and another --run-dir.",
+    )

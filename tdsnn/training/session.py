@@ -156,7 +156,6 @@ def _train(
     note: Note,
 ) -> Outcome | None:
     from tdsnn.training import loop
-    from tdsnn.training.images import accuracy
 
     rest, held_out = load_training(manifest.dataset)
     trainer = loop.Trainer(
@@ -173,7 +172,7 @@ def _train(
         return None
     outcome = Outcome(
         name=manifest.name,
-        held_out_accuracy=accuracy(trainer.model, held_out, device=trainer.device),
+        **trainer.held_out_scores(),
         n=len(held_out.labels),
         data_digests={"train": rest.digest, "held_out": held_out.digest},
         cpu_seconds=round(trainer.cpu_seconds, 1),

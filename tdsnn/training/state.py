@@ -50,6 +50,8 @@ class Outcome(Table, frozen=True, kw_only=True):
     """Fraction of the held-out images; None of a run from before there were any."""
     n: Count = 0
     """Held-out images."""
+    held_out_robust_accuracy: Share | None = None
+    """Of the first held-out images under PGD-10 in the ball of adversarial training; None without."""
     data_digests: dict[str, str]
     cpu_seconds: Annotated[float, Meta(ge=0, le=1e300)] | None = None
     """Of all threads; None of a run that did not count them."""
