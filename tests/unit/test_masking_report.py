@@ -32,7 +32,7 @@ BUDGET = Masking(images=20, steps=15, points=30)
 def probe(model: Model, *, eps: float = 0.05, standing: bool = False) -> Probe:
     x, y = batch(Linear(), N)
     with torch.no_grad():
-        right = (Linear().eval()(x).argmax(1) == y).nonzero().squeeze(1)
+        right = (Linear().eval()(x).argmax(1) == y).nonzero().squeeze(1)[:10]
     return Probe(
         model=model.eval(),
         x=x[right],
@@ -46,9 +46,11 @@ def probe(model: Model, *, eps: float = 0.05, standing: bool = False) -> Probe:
     )
 
 
-def report(model: Model, *, eps: float = 0.05, standing: bool = False) -> dict[str, Finding]:
+def report(
+    model: Model, *, eps: float = 0.05, standing: bool = False, budget: Masking = BUDGET
+) -> dict[str, Finding]:
     with inference(model):
-        found = masking_report(probe(model, eps=eps, standing=standing), [], [])
+        found = masking_report(replace(probe(model, eps=eps, standing=standing), budget=budget), [], [])
     return {one.test: one for one in found}
 
 
@@ -60,8 +62,8 @@ def suite(*, masking: Masking | None = BUDGET) -> NamedSuite:
 
 
 def test_a_healthy_network_passes_everything() -> None:
-    found = report(Linear(), eps=0.01)
-    assert {one.status for one in found.values()} <= {"pass", "not made"}, found
+    found = report(Linear(), eps=0.01, budget=Masking(images=20, steps=60, points=30))
+    assert [one for one in found.values() if one.status not in ("pass", "not made")] == []
     assert list(found) == [f"M{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 17, 18)]
     assert found["M14"].figure == pytest.approx(1, abs=0.15)
 
