@@ -1,23 +1,30 @@
-"""Tables of a benchmark result, one for each pair of models."""
+"""Tables of a benchmark result: accuracy under attack for each pair of models, and what a suite adds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from tdsnn.results import CLEAN, Cell, Comparison, Result, titled
+from tdsnn.results import CLEAN, MARK, Cell, Comparison, Result, titled
 from tdsnn.table import Table, interval, p_value, short
 
 __all__ = ["tables"]
 
 
 def tables(result: Result) -> tuple[Table, ...]:
-    """Each pair of models side by side, then models without a partner."""
+    """Each pair of models side by side, then models without a partner; each followed, as far as there is
+    something to say, by what is left of each class and by the tests for masked gradients."""
     compared = {(row.model, row.twin): None for row in result.comparisons}
     paired = {name for pair in compared for name in pair}
     names = [str(model["name"]) for model in result.models]
     groups = [*compared, *((name,) for name in names if name not in paired)]
-    return tuple(_table(result, group) for group in groups)
+    found = []
+    for group in groups:
+        found.append(_table(result, group))
+        # Alone a test says nothing that the warnings do not; of a suite all are shown, also those passed.
+        if result.settings.get("masking"):
+            found += [*_classes(result, group), _masking(result, group)]
+    return tuple(found)
 
 
 def _table(result: Result, group: tuple[str, ...]) -> Table:
@@ -26,26 +33,98 @@ def _table(result: Result, group: tuple[str, ...]) -> Table:
     columns = ["attack, /255", *(f"{short(name)} %" for name in group)]
     if len(group) == 2:
         columns += ["difference", "p"]
+    marked = {str(model["name"]) for model in result.models if model["masking_signs"]}
     rows = []
     for model, place in cells:
         if model != group[0]:
             continue
-        row = [_label(cells[model, place]), *(_accuracy(cells[name, place]) for name in group)]
+        row = [_label(cells[model, place]), *(_accuracy(cells[name, place], marked) for name in group)]
         if len(group) == 2:
             row += _difference(differences.get(place))
         rows.append(row)
     title = f"{' and '.join(group)} on {result.settings['dataset']}, n = {result.settings['n']}"
+    suite = result.settings.get("suite")
+    if suite:
+        title += f", suite {suite['name']}" + ("" if suite["official"] else " (of one's own)")
     return Table(title=title, columns=columns, rows=rows, caption=_caption(result, group))
 
 
 def _label(cell: Cell) -> str:
     if cell.attack == CLEAN:
         return CLEAN
-    return f"{cell.title} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
+    strength = f"{cell.title} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
+    return strength if cell.entered is None else f"then {strength}"
 
 
-def _accuracy(cell: Cell) -> str:
-    return "refused" if cell.accuracy is None else interval(cell.accuracy)
+def _accuracy(cell: Cell, marked: Container[str]) -> str:
+    if cell.accuracy is None:
+        return "refused"
+    mark = MARK if cell.model in marked and cell.norm is not None else ""
+    return interval(cell.accuracy) + mark
+
+
+def _classes(result: Result, group: Sequence[str]) -> list[Table]:
+    """What is left of each class at one radius, the one where nearest to half of the images are left."""
+    found = {one["model"]: one for one in result.radii if one["model"] in group and one["norm"] == "linf"}
+    if len(found) < len(group):
+        return []
+    first, n = found[group[0]], result.settings["n"]
+    place = min(
+        range(len(first["survivors"])),
+        key=lambda place: abs(sum(first["survivors"][place]["of_class"]) / n - 0.5),
+    )
+    rows = []
+    for number, label in enumerate(first["classes"]):
+        row = [str(label), str(first["images"][number])]
+        for name in group:
+            one = found[name]
+            row += [str(one["clean_correct"][number]), str(one["survivors"][place]["of_class"][number])]
+        rows.append(row)
+    columns = ["class", "images"]
+    for name in group:
+        columns += [f"{short(name)} clean", "worst case"]
+    medians = [f"{short(name)} {_radius(found[name], first['survivors'][-1]['eps_255'])}" for name in group]
+    return [
+        Table(
+            title=f"Images left of each class at {first['survivors'][place]['eps_255']:g}/255, all attacks",
+            columns=columns,
+            rows=rows,
+            caption="Smallest radius that fools the median image of those that are right without attack: "
+            f"{', '.join(medians)}.",
+        )
+    ]
+
+
+def _radius(one: Mapping[str, Any], largest: float) -> str:
+    median = one["median_smallest_eps_255"]
+    return f"above {largest:g}/255" if median is None else f"at most {median:g}/255"
+
+
+def _masking(result: Result, group: Sequence[str]) -> Table:
+    findings = {str(model["name"]): model["masking"] for model in result.models if model["name"] in group}
+    tests = list(dict.fromkeys((one["test"], one["title"]) for found in findings.values() for one in found))
+    tests.sort(key=lambda test: int(test[0].removeprefix("M")))
+    rows, messages = [], []
+    for test, title in tests:
+        row = [f"{test} {title}"]
+        for name in group:
+            one = next((one for one in findings[name] if (one["test"], one["title"]) == (test, title)), None)
+            row.append(_finding(one))
+            if one is not None and one["status"] in ("warn", "fail"):
+                messages.append(f"{test} {short(name)}: {one['message']}")
+        rows.append(row)
+    return Table(
+        title="Tests for masked gradients",
+        columns=["test", *(short(name) for name in group)],
+        rows=rows,
+        caption="\n".join(messages),
+    )
+
+
+def _finding(one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return "-"
+    return one["status"] if one["figure"] is None else f"{one['status']} ({one['figure']:.3g})"
 
 
 def _difference(row: Comparison | None) -> list[str]:
@@ -74,11 +153,16 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
             f"difference: {short(group[0])} minus {short(group[1])} in percentage points, paired, 95 % "
             f"Tango interval; p: exact McNemar, Holm over {len(result.comparisons)} comparisons."
         )
+    if any(cell.entered is not None for cell in result.cells):
+        lines.append(
+            "then: made only on images that every attack before it, of that radius or a smaller one, left "
+            "standing; the accuracy is what is left after all of them."
+        )
     lines += [str(model["alone"]) for model in models if model["alone"]]
     lines += [f"REFUSED: {short(model['name'])}: {model['refused']}" for model in models if model["refused"]]
     lines += sorted({str(model["caveat"]) for model in models if model["caveat"]})
     lines += [
-        f"WARNING: the gradients of {short(model['name'])} may be masked: {sign['message']}"
+        f"{MARK} WARNING: the gradients of {short(model['name'])} may be masked: {sign['message']}"
         for model in models
         for sign in model["masking_signs"]
     ]

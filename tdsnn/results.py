@@ -36,6 +36,8 @@ from tdsnn.stats import PairedDifference, wilson
 SCHEMA = 1
 CLEAN = "clean"
 """Stands for an attack in the cell without one."""
+MARK = "†"
+"""Behind every accuracy of a model that failed a test for masked gradients."""
 WORST_CASE = "worst case"
 """Stands for an attack in the cells of what is left after all of them."""
 

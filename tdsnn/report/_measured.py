@@ -9,9 +9,8 @@ from typing import Any
 from tdsnn.report._documents import Estimate, Survey
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
 from tdsnn.report._tables import Pair
-from tdsnn.results import CLEAN, Cell, Comparison, Result, titled
+from tdsnn.results import CLEAN, MARK, Cell, Comparison, Result, titled
 
-MARK = "†"
 _SIGNED_NORM = "linf"
 """Norm of the cells that the signs of masking are about."""
 _REFUSED = "refused"
