@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from tdsnn.inference import early_exit, early_exit_curve, stream
     from tdsnn.manifest import list_models
     from tdsnn.maps.api import topo
+    from tdsnn.models._adapted import adapt
     from tdsnn.training.session import train
     from tdsnn.zoo import load, save
 
 __all__ = [
     "__version__",
+    "adapt",
     "bench",
     "compare",
     "early_exit",
@@ -34,6 +36,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "adapt": "tdsnn.models._adapted",
     "bench": "tdsnn.benchmark.api",
     "compare": "tdsnn.benchmark.api",
     "early_exit": "tdsnn.inference",

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.stats import binom, chi2, norm
-from scipy.stats import t as student
+from scipy import special
 
 from tdsnn.errors import UsageError
 
@@ -82,7 +80,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     """
     if min(only_a, only_b) < 0:
         raise UsageError(f"Counts of discordant pairs cannot be negative: {only_a}, {only_b}.")
-    return min(1.0, 2 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return min(1.0, 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def tango(only_a: int, only_b: int, n: int, *, confidence: float = 0.95) -> Interval:
@@ -102,6 +100,8 @@ def tango(only_a: int, only_b: int, n: int, *, confidence: float = 0.95) -> Inte
         raise UsageError(
             f"Paired proportions need n >= 1 and 0 <= only_a + only_b <= n, not {only_a} + {only_b} of {n}."
         )
+    from scipy.optimize import brentq  # slow to import, and most commands compare nothing
+
     z = _z(confidence)
     estimate = (only_a - only_b) / n
     edge = 1 - 1e-12
@@ -152,7 +152,7 @@ def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval
     n = len(values)
     if n < 2 or not all(map(math.isfinite, values)):
         raise UsageError(f"An interval of a mean needs two or more finite values, not {list(values)}.")
-    half = float(student.ppf((1 + _level(confidence)) / 2, n - 1)) * _standard_error(values)
+    half = float(special.stdtrit(n - 1, (1 + _level(confidence)) / 2)) * _standard_error(values)
     mean = math.fsum(values) / n
     return Interval(mean - half, mean + half)
 
@@ -177,7 +177,9 @@ def paired_mean_difference(
     differences = [one - other for one, other in zip(a, b, strict=True)]
     interval = t_interval(differences, confidence=confidence)
     mean, error = math.fsum(differences) / len(differences), _standard_error(differences)
-    p_value = 2 * float(student.sf(abs(mean) / error, len(differences) - 1)) if error else float(mean == 0)
+    p_value = (
+        2 * float(special.stdtr(len(differences) - 1, -abs(mean) / error)) if error else float(mean == 0)
+    )
     return MeanDifference(difference=mean, interval=interval, p_value=p_value, n=len(differences))
 
 
@@ -215,8 +217,8 @@ def poisson(count: int, *, confidence: float = 0.95) -> Interval:
     if count < 0:
         raise UsageError(f"A count cannot be negative: {count}.")
     tail = (1 - _level(confidence)) / 2
-    low = float(chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
-    return Interval(low, float(chi2.ppf(1 - tail, 2 * count + 2)) / 2)
+    low = float(special.gammaincinv(count, tail)) if count else 0.0
+    return Interval(low, float(special.gammainccinv(count + 1, tail)))
 
 
 def percentile_interval(samples: ArrayLike, estimate: float, *, confidence: float = 0.95) -> Interval:
@@ -252,7 +254,7 @@ def _standard_error(values: Sequence[float]) -> float:
 
 
 def _z(confidence: float) -> float:
-    return float(norm.ppf((1 + _level(confidence)) / 2))
+    return float(special.ndtri((1 + _level(confidence)) / 2))
 
 
 def _tango_score(delta: float, only_a: int, only_b: int, n: int) -> float:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 from tdsnn.errors import UsageError
 from tdsnn.progress import Note, Progress, counted, silent, unheard
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from tdsnn.benchmark.pairing import Pairing
     from tdsnn.benchmark.plan import ModelEntry, Plan
     from tdsnn.benchmark.seeds import SeedComparison
+    from tdsnn.benchmark.suite_comparison import SuiteComparison
     from tdsnn.benchmark.suites import NamedSuite
     from tdsnn.results import Result
     from tdsnn.verdicts import CleanVerdicts
@@ -21,10 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_ATTACKS", "DEFAULT_MODELS", "Benchmark", "bench", "compare", "prepare"]
 
 Name = str | os.PathLike[str]
-One = TypeVar("One", str, str | float, str | os.PathLike[str])
+Data = str | os.PathLike[str] | tuple["NDArray[np.uint8]", "NDArray[np.int64]"]
+One = TypeVar("One", bound=object)
 
 DEFAULT_MODELS = ("tsresnet18",)
 DEFAULT_ATTACKS = ("pgd",)
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+"""``package.module:function``; a repository of a Hub, ``hf:owner/name``, has a separator."""
 COMPILE_FROM = 10_000
 """Gradients from which on compiling the spiking layers takes less time than it saves."""
 
@@ -52,8 +63,9 @@ class Benchmark:
 
 
 def bench(
-    models: Name | Sequence[Name] = DEFAULT_MODELS,
+    models: Name | nn.Module | Sequence[Name | nn.Module] = DEFAULT_MODELS,
     *,
+    data: Data | None = None,
     attacks: str | Sequence[str] = (),
     eps: str | float | Sequence[str | float] = (),
     suite: Name | None = None,
@@ -73,7 +85,12 @@ def bench(
     goes on where it was stopped. What a gate refuses is an error cell of the result, never a number.
 
     Args:
-        models: zoo entries, checkpoint folders, or ``hf:owner/name[@revision]``.
+        models: zoo entries, checkpoint folders, ``hf:owner/name[@revision]``, networks
+            (:func:`tdsnn.adapt`; any other module has to map images (N, C, H, W) in [0, 1] to outputs
+            (N, K)), or ``package.module:function``, which makes one.
+        data: whose test images: a registered dataset, a folder with one folder of images for each class,
+            ``IMAGES.npy,LABELS.npy`` or two arrays, see :func:`tdsnn.data._own.open_test_split`; by default
+            those that the zoo entries are for.
         attacks: each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"pgd:steps=20,eps=8/255"``; by default pgd.
         eps: strengths of attacks that state none, in units of 1/255: ``8`` or ``"8/255"``; by default the
             attack's own.
@@ -98,6 +115,7 @@ def bench(
     """
     return prepare(
         models,
+        data=data,
         attacks=attacks,
         eps=eps,
         suite=suite,
@@ -112,30 +130,45 @@ def bench(
 
 
 def prepare(
-    models: Name | Sequence[Name],
+    models: Name | nn.Module | Sequence[Name | nn.Module],
     *,
-    attacks: str | Sequence[str],
-    eps: str | float | Sequence[str | float],
-    suite: Name | None,
-    n: int | None,
-    device: str,
-    seed: int | None,
-    batch_size: int | None,
-    steps: int | None,
-    out: str | Path | None,
-    note: Note,
+    data: Data | None = None,
+    attacks: str | Sequence[str] = (),
+    eps: str | float | Sequence[str | float] = (),
+    suite: Name | None = None,
+    n: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    beside_twins: bool = True,
+    note: Note = unheard,
 ) -> Benchmark:
-    """Check what :func:`bench` was asked for, cheap things first, and load models and images."""
-    # Before anything that imports torch: a mistyped name is answered at once.
-    from tdsnn.benchmark.names import with_twins
+    """Check what :func:`bench` was asked for, cheap things first, and load models and images.
 
-    twins = with_twins([os.fspath(name) for name in _several(models)])
+    Args:
+        beside_twins: whether a topographic entry brings its twin.
+    """
+    # Before anything that imports torch: a mistyped name is answered at once.
+    from tdsnn.benchmark.names import Twin, with_twins
+
+    subjects = [one if _is_module(one) else os.fspath(cast(Name, one)) for one in _several(models)]
+    foreign = [one for one in subjects if not isinstance(one, str) or _FACTORY.match(one)]
+    names = [one for one in subjects if isinstance(one, str) and one not in foreign]
+    twins = with_twins(names) if beside_twins else dict.fromkeys(names, Twin())
+    if foreign and not twins and data is None:
+        raise UsageError(
+            "A network that is no entry of the zoo needs to be told its test images.",
+            hint="For example --data cifar10, a folder with one folder of images for each class, or "
+            "IMAGES.npy,LABELS.npy.",
+        )
     named = None if suite is None else _suite(suite, unused=(attacks, eps, steps))
 
     from tdsnn.attacks._spec import attack_specs
-    from tdsnn.benchmark.entries import compile_entries, load_entries
+    from tdsnn.benchmark.entries import compile_entries, load_entries, with_outputs
     from tdsnn.benchmark.plan import Plan
-    from tdsnn.data._base import load_split
+    from tdsnn.data._own import open_test_split
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
 
@@ -148,10 +181,24 @@ def prepare(
             for spec in attack_specs([one.attack], eps=named.suite.eps)
         )
     target = choose_device(device)
-    loaded = load_entries(tuple(twins), device=target, twins=twins)
+    entries: list[ModelEntry] = []
+    if twins:
+        loaded = load_entries(tuple(twins), device=target, twins=twins)
+        entries, data = [*loaded.entries], data or loaded.dataset
+    if foreign:
+        from tdsnn.benchmark.foreign import distinct, given, made_by
+
+        made = [made_by(one) if isinstance(one, str) else given(one) for one in foreign]
+        for entry in made:
+            entry.model.to(target)
+        entries = [*distinct([*entries, *made])]
+    assert data is not None
+    dataset, split = open_test_split(data)
+    if not split.pinned:
+        split = with_outputs(split, entries)
     plan = Plan(
-        dataset=loaded.dataset,
-        split=load_split(loaded.dataset, "test"),
+        dataset=dataset,
+        split=split,
         n=_given(n, named.suite.n if named else 1000),
         attacks=specs,
         seed=_given(seed, named.suite.seed if named else 0),
@@ -160,11 +207,17 @@ def prepare(
         suite=named,
     )
     gradients = sum(len(spec.strengths) * int(spec.settings.get("steps", 1)) for spec in specs)
-    if named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM:
+    if twins and (named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM):
         note(NOTICE)
-        compile_entries(loaded.entries, device=target)
-    folder = Path(out) if out is not None else plan.default_folder(loaded.entries)
-    return Benchmark(plan=plan, entries=loaded.entries, folder=folder)
+        compile_entries(entries, device=target)
+    folder = Path(out) if out is not None else plan.default_folder(entries)
+    return Benchmark(plan=plan, entries=entries, folder=folder)
+
+
+def _is_module(one: object) -> TypeGuard[nn.Module]:
+    # A name is answered without torch; what is a module has imported it.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(one, torch.nn.Module)
 
 
 def _suite(suite: Name, *, unused: tuple[object, ...]) -> NamedSuite:
@@ -188,16 +241,26 @@ def _several(given: One | Sequence[One]) -> Sequence[One]:
 
 
 def compare(
-    a: str, b: str | None = None, *, progress: Progress = silent, note: Note = unheard
-) -> SeedComparison:
-    """Two entries of the zoo over their seeds, on all test images and without attack.
+    a: str,
+    b: str | None = None,
+    *,
+    suite: Name | None = None,
+    n: int | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+    note: Note = unheard,
+) -> SeedComparison | SuiteComparison:
+    """Two entries of the zoo over their seeds: on all test images without attack, or under a suite.
 
-    Stored verdicts are compared, so weights are needed only of a release that has none.
+    Without a suite stored verdicts are compared, so weights are needed only of a release that has none.
 
     Args:
         a: a full name, exactly that one; a bare name, the default variant and all its seeds; ``NAME-s*``, all
             seeds of that entry; or any other pattern of one entry's seeds.
         b: what it is compared with, named in the same way; by default the twins of ``a``.
+        suite: as of :func:`bench`; both networks of each seed are measured under it.
+        n: number of test images; by default the suite's.
+        device: for the suite, as of :func:`bench`.
         progress: told how many images are done, of networks that have to be measured.
         note: told what is left out, and what takes long.
 
@@ -216,12 +279,32 @@ def compare(
     if pairing.left_out:
         note(f"Left out, since the other model lacks that seed: {', '.join(pairing.left_out)}")
 
+    if suite is not None:
+        return _under_suite(pairing, suite, n=n, device=device, progress=progress, note=note)
+    if n is not None:
+        raise UsageError("The number of images is for a suite: without one all test images are compared.")
+
     from tdsnn.benchmark.seeds import compare_seeds, stored_verdicts
 
     known, lacking = stored_verdicts(pairing.releases)
     if lacking:
         known |= _measure(lacking, pairing.dataset, progress=progress, note=note)
     return compare_seeds(pairing, known)
+
+
+def _under_suite(
+    pairing: Pairing, suite: Name, *, n: int | None, device: str, progress: Progress, note: Note
+) -> SuiteComparison:
+    from tdsnn.benchmark.suite_comparison import compare_suite
+
+    results = {}
+    for seed, releases in pairing.pairs.items():
+        names = [release.name for release in releases]
+        note(f"Seed {seed}: {' and '.join(names)}")
+        results[seed] = prepare(names, suite=suite, n=n, device=device, beside_twins=False, note=note).run(
+            progress=progress
+        )
+    return compare_suite(pairing, results)
 
 
 def _measure(

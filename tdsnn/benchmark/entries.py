@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tdsnn import zoo
+from tdsnn.attacks._gradient import inference, respond
 from tdsnn.benchmark.names import Twin, require_alike
 from tdsnn.benchmark.plan import ModelEntry
+from tdsnn.data._base import Split
 from tdsnn.errors import UsageError
+from tdsnn.models._base import Model
 from tdsnn.zoo import Opened
 
 
@@ -56,11 +59,26 @@ def load_entries(
     return Loaded(entries=tuple(entries), dataset=next(iter(datasets.values())))
 
 
+def with_outputs(split: Split, entries: Sequence[ModelEntry]) -> Split:
+    """A split of the user's, its classes made up to the number of outputs: arrays do not say how many there
+    are, and the last may be without an image."""
+    images, _ = split.take(slice(0, 1))
+    with inference(entries[0].model):
+        outputs = respond(entries[0].model, images.to(_device(entries[0]))).shape[-1]
+    missing = map(str, range(len(split.classes), outputs))
+    return replace(split, classes=(*split.classes, *missing))
+
+
+def _device(entry: ModelEntry) -> torch.device:
+    return next((one.device for one in entry.model.parameters()), torch.device("cpu"))
+
+
 def compile_entries(entries: Sequence[ModelEntry], *, device: torch.device) -> None:
     """Let spiking layers on CPU run through compiled operators, which pays for long runs."""
     if device.type == "cpu":
         for entry in entries:
-            entry.model.compile_operators()
+            if isinstance(entry.model, Model):
+                entry.model.compile_operators()
 
 
 def _entry(name: str, opened: Opened, twin: Twin) -> ModelEntry:

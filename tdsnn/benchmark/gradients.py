@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 
 _KNOWN = ("torch", "tdsnn")
@@ -20,8 +21,10 @@ class Gradient:
     """The same within a sentence."""
 
 
-def gradient_of(model: Model) -> Gradient:
+def gradient_of(model: Model | Adapted) -> Gradient:
     """Look at every layer; the surrogate of one from another package is not known, nor whether it has one."""
+    if isinstance(model, Adapted) and model.surrogates:
+        return Gradient(surrogate="; ".join(model.surrogates), words="the surrogate as trained")
     neurons = {layer.config for layer in model.neurons}
     shapes = sorted({f"{neuron.surrogate}, alpha {neuron.surrogate_alpha:g}" for neuron in neurons})
     kinds = {type(layer) for layer in model.modules()}

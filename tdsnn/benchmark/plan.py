@@ -20,6 +20,7 @@ from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.suites import NamedSuite
 from tdsnn.data._base import DATASETS, Split
 from tdsnn.errors import UsageError
+from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import MODELS, Model
 from tdsnn.results import SCHEMA, digest_of
 from tdsnn.runtime import code_digest, machine
@@ -37,10 +38,10 @@ class ModelEntry:
     """One model of a benchmark."""
 
     name: str
-    model: Model
+    model: Model | Adapted
     checkpoint_sha256: str
     source: str
-    """``embedded``, ``cache``, ``hub`` or ``path``."""
+    """``embedded``, ``cache``, ``hub``, ``path`` or ``memory``."""
     twin: str | None = None
     """Name of the non-topographic model with the same recipe; None for a model that has none."""
     adversarially_trained: bool = False
@@ -185,7 +186,7 @@ def _code(plug_ins: frozenset[str]) -> str:
     return code_digest(parts=_NUMERIC_PARTS, plug_ins=plug_ins)
 
 
-def _plug_ins(plan: Plan, model: Model, spec: AttackSpec | None) -> frozenset[str]:
+def _plug_ins(plan: Plan, model: Model | Adapted, spec: AttackSpec | None) -> frozenset[str]:
     """Modules that model, attack, task and dataset are from, this project's own among them."""
     found = {type(layer).__module__ for layer in model.modules()} | {type(plan.task).__module__}
     if model.architecture in MODELS.names():
@@ -195,7 +196,7 @@ def _plug_ins(plan: Plan, model: Model, spec: AttackSpec | None) -> frozenset[st
     return frozenset(found | ({type(spec.attack).__module__} if spec else set()))
 
 
-def _model_identity(model: Model) -> Mapping[str, Any]:
+def _model_identity(model: Model | Adapted) -> Mapping[str, Any]:
     return {
         "architecture": model.architecture,
         "arguments": model.arguments,

@@ -25,8 +25,8 @@ _Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
-        help="Zoo entries or checkpoint folders. A topographic model brings its twin. Default: "
-        + " ".join(DEFAULT_MODELS),
+        help="Zoo entries, checkpoint folders, or package.module:function for a network of your own. A "
+        "topographic model brings its twin. Default: " + " ".join(DEFAULT_MODELS),
         show_default=False,
     ),
 ]
@@ -55,6 +55,16 @@ _Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Steps of attacks that state none. Default: the attack's own (10)"),
 ]
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|FOLDER|IMAGES.npy,LABELS.npy",
+        help="Test images: a dataset, a folder with one folder of images for each class, or two arrays. "
+        "Default: what the zoo entries are for",
+        show_default=False,
+    ),
+]
 _Suite = Annotated[
     str | None,
     typer.Option(
@@ -81,6 +91,7 @@ def command(
     models: _Models = None,
     attack: _Attacks = None,
     eps: _Eps = None,
+    data: _Data = None,
     suite: _Suite = None,
     n: Annotated[
         int | None,
@@ -125,12 +136,15 @@ def command(
 
     * `tdsnn-zoo bench sresnet18 --suite standard-v1` is what a row of the published table says
 
+    * `tdsnn-zoo bench my_nets:spiking_resnet --data cifar10` takes any network of PyTorch
+
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
     """
     request = _Request(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or ()),
         eps=tuple(eps or ()),
+        data=data,
         suite=suite,
         n=n,
         device=device,
@@ -165,6 +179,7 @@ class _Request:
     models: tuple[str, ...]
     attacks: tuple[str, ...]
     eps: tuple[str, ...]
+    data: str | None
     suite: str | None
     n: int | None
     device: str
@@ -181,6 +196,7 @@ class _Request:
         for value in self.eps:
             words += ["--eps", value]
         options = {
+            "--data": self.data,
             "--suite": self.suite,
             "--n": self.n,
             "--device": self.device,

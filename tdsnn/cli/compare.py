@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output, _progress
 
 _A = Annotated[
@@ -21,12 +22,32 @@ _B = Annotated[
 ]
 
 
-def command(a: _A, b: _B = None, as_json: _output.JsonFlag = False) -> None:
-    """Compare two models over their seeds, on all test images and without attack.
+_Suite = Annotated[
+    str | None,
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help=f"Measure both under a suite of attacks: {', '.join(suite_names())}; or a file of your own.",
+        show_default=False,
+    ),
+]
+
+
+def command(
+    a: _A,
+    b: _B = None,
+    suite: _Suite = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Test images for the suite. Default: its own number.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
+    as_json: _output.JsonFlag = False,
+) -> None:
+    """Compare two models over their seeds, without attack or under a suite.
 
     For each seed the accuracies with 95 % intervals, the paired difference and McNemar's test; over the seeds
-    the mean difference with its t interval. Stored verdicts are compared, so weights are needed only of a
-    release that has none.
+    the mean difference with its t interval. Without a suite stored verdicts on all test images are compared,
+    so weights are needed only of a release that has none. With one, each attack has a row and a verdict.
 
     Examples:
 
@@ -34,17 +55,23 @@ def command(a: _A, b: _B = None, as_json: _output.JsonFlag = False) -> None:
 
     * `tdsnn-zoo compare 'tsresnet18.fashion_mnist-s*' 'sresnet18.fashion_mnist-s*' --json`
 
+    * `tdsnn-zoo compare tsresnet18.fashion_mnist --suite standard-v1`
+
     * `tdsnn-zoo compare tsresnet18.fashion_mnist-s1 sresnet18.fashion_mnist-s1`
     """
     from tdsnn.benchmark.api import compare
 
     with _progress.bar(unit="images") as progress:
-        found = compare(a, b, progress=progress, note=_output.note)
+        found = compare(a, b, suite=suite, n=n, device=device, progress=progress, note=_output.note)
     if as_json:
         _output.emit_json(found.document())
         return
     from tdsnn.benchmark.seed_tables import tables
+    from tdsnn.benchmark.seeds import SeedComparison
 
+    if not isinstance(found, SeedComparison):
+        _output.show(found.table())
+        return
     for table in tables(found):
         _output.show(table)
     _output.console().print(found.conclusion.text, markup=False, soft_wrap=True)

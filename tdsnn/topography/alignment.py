@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from tdsnn.errors import UsageError
@@ -77,5 +77,5 @@ def _summary(values: Tensor) -> LayerAlignment:
     if count < 2:
         return LayerAlignment(math.nan, math.nan, math.nan, count)
     mean = float(values.mean())
-    half = float(student.ppf(0.975, count - 1)) * float(values.std()) / math.sqrt(count)
+    half = float(stdtrit(count - 1, 0.975)) * float(values.std()) / math.sqrt(count)
     return LayerAlignment(mean, mean - half, mean + half, count)
