@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tdsnn.results import CLEAN, MARK, Cell, Comparison, Result, titled
-from tdsnn.table import Table, interval, p_value, short
+from tdsnn.table import CLEAN, MARK, Table, interval, p_value, short, titled
+
+if TYPE_CHECKING:
+    from tdsnn.results import Cell, Comparison, Result
 
 __all__ = ["tables"]
 

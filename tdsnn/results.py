@@ -31,15 +31,11 @@ from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json, write_atomic
+from tdsnn.result_tables import tables
 from tdsnn.stats import PairedDifference, wilson
+from tdsnn.table import titled
 
 SCHEMA = 1
-CLEAN = "clean"
-"""Stands for an attack in the cell without one."""
-MARK = "†"
-"""Behind every accuracy of a model that failed a test for masked gradients."""
-WORST_CASE = "worst case"
-"""Stands for an attack in the cells of what is left after all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +143,7 @@ class Result:
         }
 
     def __repr__(self) -> str:
-        from tdsnn.result_tables import tables
-
         return "\n\n".join(map(str, tables(self)))
-
-
-def titled(attack: str, variant: str) -> str:
-    """An attack and what differs from its defaults, as one types it."""
-    return f"{attack}:{variant}" if variant else attack
 
 
 def accuracy_figure(right: int, n: int) -> Figure:

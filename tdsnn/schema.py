@@ -209,6 +209,8 @@ class Metric(_Figure, total=False):
     """Ends of the 95 % interval."""
     layers: dict[str, int | Finite]
     intervals: dict[str, tuple[int | Finite, int | Finite]]
+    without_interval: dict[str, str]
+    """Layer to the reason why it has none."""
 
 
 class Release(Table, frozen=True, kw_only=True):
@@ -231,7 +233,7 @@ class Release(Table, frozen=True, kw_only=True):
 
 class _Sheet(TypedDict):
     shape: tuple[Count, Count, Count]
-    """(C, H, W) of the layer's output."""
+    """(C, H, W) of the layer's output as maps."""
     size_mm: Millimetres
     neighbourhood_mm: Millimetres
     seed: Count
@@ -241,6 +243,8 @@ class _Sheet(TypedDict):
 class SheetRecord(_Sheet, total=False):
     """One cortical sheet of a checkpoint, everything but its positions."""
 
+    layout: Literal["maps", "tokens"]
+    """Of the layer's output; maps if it is not there."""
     unit_mm: Millimetres
     """1 mm if it is not there."""
     log: dict[str, Any]

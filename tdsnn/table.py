@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Table", "interval", "p_value", "short"]
+__all__ = ["CLEAN", "MARK", "WORST_CASE", "Table", "interval", "p_value", "short", "titled"]
+
+CLEAN = "clean"
+"""Stands for an attack in the cell without one."""
+MARK = "†"
+"""Behind every accuracy of a model that failed a test for masked gradients."""
+WORST_CASE = "worst case"
+"""Stands for an attack in the cells of what is left after all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +63,8 @@ def p_value(p: float) -> str:
 def short(name: str) -> str:
     """A model's name in the heading of a column."""
     return name.rstrip("/").rpartition("/")[2].partition(".")[0]
+
+
+def titled(attack: str, variant: str) -> str:
+    """An attack and what differs from its defaults, as one types it."""
+    return f"{attack}:{variant}" if variant else attack

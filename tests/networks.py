@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from tdsnn.kernels._library import library
 from tdsnn.kernels.convolution import has_tiles
 from tdsnn.kernels.lif import LIFConfig
-from tdsnn.models._base import MODELS, Model
+from tdsnn.models._base import Model
+from tdsnn.models._registry import MODELS
 
 needs_tiles = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AMX tiles")
 needs_compiler = pytest.mark.skipif(not library(), reason="no C++ compiler")

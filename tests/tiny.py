@@ -20,6 +20,7 @@ from tdsnn.models._neurons import State
 from tdsnn.registry import Registry
 from tdsnn.report import cards
 from tdsnn.schema import FileRecord, Release
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE
 
@@ -36,6 +37,9 @@ name = "digits"
 """
 
 
+CONV = SheetSpec("conv", 2.0, "maps")
+
+
 class Tiny(Model):
     """One convolution, normalised, summed over the image."""
 
@@ -48,7 +52,7 @@ class Tiny(Model):
             in_channels=1,
             mean=[0.0],
             std=[1.0],
-            sheet_sizes_mm={"conv": 2.0},
+            sheet_specs=[CONV],
         )
         self.conv = nn.Conv2d(1, hidden, 1)
         self.norm = nn.BatchNorm2d(hidden)
@@ -62,7 +66,7 @@ def tiny() -> Tiny:
     model = Tiny(hidden=3)
     model.norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     model.sheets = {
-        "conv": CorticalSheet.retinotopic("conv", (3, 2, 2), size_mm=2.0, first_height=2, seed=0),
+        "conv": CorticalSheet.retinotopic(CONV, (3, 2, 2), first_height=2, seed=0),
     }
     return model
 

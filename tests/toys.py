@@ -28,7 +28,7 @@ class Linear(Model):
             in_channels=CHANNELS,
             mean=(0.5,),
             std=(1.0,),
-            sheet_sizes_mm={},
+            sheet_specs=(),
         )
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(CLASSES, CHANNELS * SIZE * SIZE, generator=generator)

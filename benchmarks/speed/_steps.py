@@ -15,7 +15,7 @@ from tdsnn.models._base import Model
 from tdsnn.models._residual import ResNet18
 from tdsnn.models.sresnet18 import sresnet18
 from tdsnn.topography.losses._base import SpatialLoss
-from tdsnn.topography.responses import record
+from tdsnn.topography.outputs import capture_outputs
 
 BATCH, TIMESTEPS, SIZE, CLASSES = 64, 4, 32, 10
 STOCK_FP32, STOCK_BF16, OURS = "stock fp32", "stock bf16", "ours"
@@ -71,7 +71,7 @@ class TrainingStep:
     def __call__(self, batch: Batch) -> float:
         """One step; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
-        with record(self.model, self.layers) as outputs:
+        with capture_outputs(self.model, self.layers) as outputs:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
                 logits = self.model(batch.images)
             loss = F.cross_entropy(logits.float(), batch.labels)

@@ -6,10 +6,9 @@ from functools import partial
 
 from benchmarks.speed._measure import Row, Settings, Target, interleave
 from benchmarks.speed._steps import BATCH, SIZE, TrainingStep, make_batch, make_ours
-from tdsnn.models._base import sheet_shapes
 from tdsnn.schema import Topography
 from tdsnn.topography.losses.stc import STC
-from tdsnn.topography.sheets import build_sheets
+from tdsnn.topography.preparation import fresh_sheets
 
 _WIDTH = 32
 _TOPOGRAPHY = Topography(alpha=0.1, beta=0.1, clusters=10, cluster_units=64)
@@ -19,8 +18,7 @@ def run(settings: Settings) -> list[Row]:
     """A step at width 32 with the STC loss on all eight sheets, beside the same step without."""
     batch = make_batch()
     model = make_ours(width=_WIDTH)
-    shapes = sheet_shapes(model, height=SIZE, width=SIZE)
-    model.sheets = build_sheets(shapes, model.sheet_sizes_mm, seed=0)
+    model.sheets = fresh_sheets(model, model.sheet_specs.values(), _TOPOGRAPHY, image_shape=(3, SIZE, SIZE))
     spatial = STC(model, _TOPOGRAPHY)
     spatial.compiled = True
     timings = interleave(
@@ -33,7 +31,7 @@ def run(settings: Settings) -> list[Row]:
     )
     return [
         Row(
-            name=f"training step, width {_WIDTH}, batch {BATCH}, STC loss ({len(shapes)} layers, "
+            name=f"training step, width {_WIDTH}, batch {BATCH}, STC loss ({len(model.sheets)} layers, "
             f"M = {_TOPOGRAPHY.clusters}) against none",
             unit="ms",
             stock=1e3 * timings.median("without"),

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdsnn.benchmark.plan import ModelEntry, Plan
-from tdsnn.results import CLEAN, WORST_CASE, Cell, Comparison, difference_figure, digest_of
+from tdsnn.results import Cell, Comparison, difference_figure, digest_of
 from tdsnn.stats import holm
+from tdsnn.table import CLEAN, WORST_CASE
 
 _USUAL_NORM = "linf"
 

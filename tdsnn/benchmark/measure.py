@@ -20,7 +20,8 @@ from tdsnn.benchmark.compare import left_standing
 from tdsnn.benchmark.gates import Gate, check_attack, check_model
 from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.errors import GateError
-from tdsnn.results import CLEAN, Cell, ResultFolder, Scores, titled
+from tdsnn.results import Cell, ResultFolder, Scores
+from tdsnn.table import CLEAN, titled
 
 GATE_IMAGES = 64
 """Images on which a model is checked."""

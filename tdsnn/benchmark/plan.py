@@ -21,7 +21,8 @@ from tdsnn.benchmark.suites import NamedSuite
 from tdsnn.data._base import DATASETS, Split
 from tdsnn.errors import UsageError
 from tdsnn.models._adapted import Adapted
-from tdsnn.models._base import MODELS, Model
+from tdsnn.models._base import Model
+from tdsnn.models._registry import MODELS
 from tdsnn.results import SCHEMA, digest_of
 from tdsnn.runtime import code_digest, machine
 from tdsnn.tasks._base import TASKS, Task

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from tdsnn.benchmark.seeds import OverSeeds, SeedComparison
 from tdsnn.table import Table, interval, p_value, short
+
+if TYPE_CHECKING:
+    from tdsnn.benchmark.seeds import OverSeeds, SeedComparison
 
 __all__ = ["tables"]
 

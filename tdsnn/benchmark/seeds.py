@@ -14,6 +14,7 @@ from typing import Any
 
 from tdsnn import store, verdicts
 from tdsnn.benchmark.pairing import Pairing
+from tdsnn.benchmark.seed_tables import tables
 from tdsnn.errors import IntegrityError, MissingError
 from tdsnn.results import Figure, accuracy_figure, difference_figure
 from tdsnn.schema import Release
@@ -109,8 +110,6 @@ class SeedComparison:
         return {"schema": SCHEMA, **asdict(self), "equivalence_margin_points": EQUIVALENCE_MARGIN}
 
     def __repr__(self) -> str:
-        from tdsnn.benchmark.seed_tables import tables
-
         return "\n\n".join([*map(str, tables(self)), self.conclusion.text])
 
 

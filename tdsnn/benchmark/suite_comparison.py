@@ -13,9 +13,9 @@ from statistics import fmean
 from typing import Any
 
 from tdsnn.benchmark.pairing import Pairing
-from tdsnn.results import MARK, Cell, Comparison, Figure, Place, Result, titled
+from tdsnn.results import Cell, Comparison, Figure, Place, Result
 from tdsnn.stats import holm, paired_mean_difference, t_interval
-from tdsnn.table import Table, interval, p_value, short
+from tdsnn.table import MARK, Table, interval, p_value, short, titled
 
 SIGNIFICANT = 0.05
 """Adjusted p below which a difference is called one."""

@@ -62,7 +62,7 @@ def command(
     is_run = _is_run(name)
     _check(job, name, is_run=is_run)
     if is_run:
-        name = _embed(Path(name), quiet=as_json and repo is not None, as_json=as_json)
+        name = _register(Path(name), quiet=as_json and repo is not None, as_json=as_json)
     if repo is not None:
         document = _publish(name, job.reference(repo), job)
         if as_json:
@@ -114,11 +114,11 @@ def _check(job: _Job, name: str, *, is_run: bool) -> None:
         require_writable(resolve(name).name)
 
 
-def _embed(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
+def _register(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
+    from tdsnn.publish.release import register_run
     from tdsnn.schema import plain
-    from tdsnn.training.release import embed
 
-    release = embed(run_dir)
+    release = register_run(run_dir)
     if source_of(release) == "cache":
         _output.note(
             f"{release.name} has more than the {LARGEST_EMBEDDED_BYTES // 2**20} MiB that are embedded: "

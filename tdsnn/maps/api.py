@@ -17,8 +17,8 @@ from tdsnn.maps.survey import Survey, survey
 from tdsnn.progress import Progress, silent
 from tdsnn.registry import suggest
 from tdsnn.schema import Topography
+from tdsnn.topography.preparation import fresh_sheets, prepare_sheets
 from tdsnn.topography.sheets import CorticalSheet
-from tdsnn.training.preparation import fresh_sheets, prepare_sheets
 from tdsnn.zoo import Opened
 
 __all__ = ["optimise_sheets", "topo"]
@@ -107,9 +107,10 @@ def optimise_sheets(
     opened = zoo.open_model(name)
     opened.model.compile_operators()
     shape = DATASETS.load(opened.config.dataset).shape
+    specs = opened.model.sheet_specs.values()
     topography = Topography(sheet_seed=seed, attempts_per_unit=attempts_per_unit)
     opened.model.sheets = prepare_sheets(
-        fresh_sheets(opened.model, topography, image_size=shape[1:]),
+        fresh_sheets(opened.model, specs, topography, image_shape=shape),
         opened.model,
         topography,
         shape=shape,
@@ -142,7 +143,8 @@ def _choose(name: str, *, twin: bool, layers: Sequence[str], fresh: bool, seed: 
     shape = DATASETS.load(opened.config.dataset).shape
     sheets = opened.model.sheets
     if fresh:
-        sheets = fresh_sheets(opened.model, Topography(sheet_seed=seed), image_size=shape[1:])
+        specs = opened.model.sheet_specs.values()
+        sheets = fresh_sheets(opened.model, specs, Topography(sheet_seed=seed), image_shape=shape)
     if not sheets:
         raise UsageError(
             f"'{name}' has no cortical sheet.",

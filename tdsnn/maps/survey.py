@@ -11,10 +11,11 @@ from torch import nn
 
 from tdsnn.errors import GateError, MissingError, UsageError
 from tdsnn.maps.stimuli import STIMULI, Shape
+from tdsnn.maps.tables import tables
 from tdsnn.metrics._base import METRICS, Measurement, Metric
 from tdsnn.progress import Progress, silent
 from tdsnn.runtime import environment
-from tdsnn.topography.responses import Responses, StimulusSet, respond
+from tdsnn.topography.responses import Responses, StimulusSet, record_responses
 from tdsnn.topography.sheets import CorticalSheet
 
 SHUFFLED = "positions shuffled"
@@ -83,8 +84,6 @@ class Survey:
         return list(dict.fromkeys(entry.error for entry in self.entries if entry.error))
 
     def __repr__(self) -> str:
-        from tdsnn.maps.tables import tables
-
         notes = [f"refused: {reason}" for reason in self.refusals()]
         return "\n\n".join(map(str, [*tables(self), *notes]))
 
@@ -127,7 +126,7 @@ def survey(
     for subject, model in models.items():
         for stimuli in sets.values():
             progress(len(entries), steps, f"{subject}: {stimuli.name}")
-            answers = respond(model, stimuli, tuple(sheets))
+            answers = record_responses(model, stimuli, [sheet.spec for sheet in sheets.values()])
             wanted = {name: metric for name, metric in chosen.items() if metric.stimuli == stimuli.name}
             for layer, sheet in sheets.items():
                 places = {subject: sheet} | ({SHUFFLED: shuffled[layer]} if subject == first else {})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tdsnn.maps.survey import Survey
 from tdsnn.metrics._base import Figure
 from tdsnn.table import Table
+
+if TYPE_CHECKING:
+    from tdsnn.maps.survey import Survey
 
 __all__ = ["tables"]
 

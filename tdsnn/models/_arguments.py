@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import torch
 
 from tdsnn.errors import TdsnnError, UsageError
-from tdsnn.models._base import MODELS, Model
+from tdsnn.models._registry import MODELS
 from tdsnn.validation import check
+
+if TYPE_CHECKING:
+    from tdsnn.models._base import Model
 
 
 def build(

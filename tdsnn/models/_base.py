@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,8 @@ from tdsnn.kernels._operators import is_transformed
 from tdsnn.kernels.convolution import Conv2d, has_tiles
 from tdsnn.models._neurons import LIF, State
 from tdsnn.models._pretrained import Pretrained
-from tdsnn.registry import Registry
-from tdsnn.topography.responses import one_pass, record
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet
-
-MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models", "tdsnn-zoo list")
 
 
 class Model(Pretrained, nn.Module, ABC):
@@ -39,7 +36,7 @@ class Model(Pretrained, nn.Module, ABC):
         arguments: plain values (as in a manifest or ``config.json``).
         timesteps: T, at least 1; a model without spikes has 1.
         mean, std: per-channel constants of the input normalisation, in units of [0, 1] pixels.
-        sheet_sizes_mm: name of each module whose output lies on a cortical sheet, and the sheet's side.
+        sheet_specs: the modules whose outputs lie on cortical sheets, in which layout, and the sheets' sizes.
     """
 
     mean: Tensor
@@ -55,7 +52,7 @@ class Model(Pretrained, nn.Module, ABC):
         in_channels: int,
         mean: Sequence[float],
         std: Sequence[float],
-        sheet_sizes_mm: Mapping[str, float],
+        sheet_specs: Sequence[SheetSpec],
     ) -> None:
         super().__init__()
         _check_steps(timesteps)
@@ -69,8 +66,8 @@ class Model(Pretrained, nn.Module, ABC):
         self.timesteps = timesteps
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.sheet_sizes_mm = dict(sheet_sizes_mm)
-        self.sheet_layers = tuple(sheet_sizes_mm)
+        self.sheet_specs = {spec.layer: spec for spec in sheet_specs}
+        self.sheet_layers = tuple(self.sheet_specs)
         self.sheets: dict[str, CorticalSheet] = {}
         # Constants of the architecture's arguments, so not part of the checkpoint.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -154,10 +151,9 @@ class Model(Pretrained, nn.Module, ABC):
         """
         after = self.init_state(encoded) if state is None else dict(state)
         logits = []
-        with one_pass():
-            for _ in range(timesteps):
-                step_logits, after = self.step(encoded, after)
-                logits.append(step_logits)
+        for _ in range(timesteps):
+            step_logits, after = self.step(encoded, after)
+            logits.append(step_logits)
         return torch.stack(logits), after
 
     def compile_operators(self) -> bool:
@@ -196,18 +192,3 @@ def _check_finite(x: Tensor) -> None:
 def _check_steps(timesteps: int) -> None:
     if timesteps < 1:
         raise UsageError(f"The number of time steps must be at least 1, not {timesteps}.")
-
-
-def sheet_shapes(model: Model, *, height: int, width: int) -> dict[str, tuple[int, int, int]]:
-    """Output shape (C, H, W) of every sheet layer for images of the given size."""
-    reference = next(model.parameters())
-    image = torch.zeros(1, model.in_channels, height, width, device=reference.device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
-            model(image, timesteps=1)
-    finally:
-        model.train(training)
-    # mypy cannot know that three axes are left of (T, N, C, H, W).
-    return {layer: tuple(outputs[layer].shape[2:]) for layer in model.sheet_layers}  # type: ignore[misc]

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.models._arguments import build
-from tdsnn.models._base import Model
 from tdsnn.models._rebuilding import require_rebuilt
 from tdsnn.schema import FileRecord, SheetRecord
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.weights import CONFIG_FILE, CheckpointConfig, check_state, read_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from tdsnn.models._base import Model
 
 
 def read_model(folder: Path, *, known: FileRecord | None = None) -> tuple[Model, CheckpointConfig]:

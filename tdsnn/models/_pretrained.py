@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Self, cast
 
 from tdsnn import hub, paths, store
 from tdsnn.errors import UsageError
+from tdsnn.models._checkpoint import read_model, write_model
+from tdsnn.runtime import choose_device
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +62,6 @@ class Pretrained:
             UsageError: no such name, or the checkpoint is of another class.
             MissingError, IntegrityError: as :func:`tdsnn.store.locate`; also for tensors that do not fit.
         """
-        from tdsnn.models._checkpoint import read_model
-        from tdsnn.runtime import choose_device
-
         target = choose_device(device)
         location = store.locate(name, revision=revision)
         model, _ = read_model(location.folder, known=location.weights)
@@ -85,8 +84,6 @@ class Pretrained:
                 or has weights that are not finite; nothing is written.
             TdsnnError: the folder cannot be written; what was there is as it was.
         """
-        from tdsnn.models._checkpoint import write_model
-
         path = paths.expanded(os.fspath(folder))
         write_model(cast("Model", self), path, name=path.resolve().name, dataset=self._dataset(dataset))
 
@@ -114,8 +111,6 @@ class Pretrained:
             UsageError: no such name is possible, or as :meth:`save_pretrained`.
             TdsnnError: no token, no right, or the Hub failed.
         """
-        from tdsnn.models._checkpoint import write_model
-
         reference = hub.Reference(repo=repo, revision=revision)
         name = repo.partition("/")[2]
         with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from tdsnn.errors import UsageError
-from tdsnn.models._base import Model
 from tdsnn.weights import state_difference
+
+if TYPE_CHECKING:
+    from tdsnn.models._base import Model
 
 _NEUTRAL = ("arguments", "compiled", "dataset", "momentum", "sheets")
 """Attributes that do not decide what a model in eval mode answers to images."""

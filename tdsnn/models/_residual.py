@@ -16,19 +16,20 @@ from tdsnn.errors import UsageError
 from tdsnn.kernels.convolution import Conv2d
 from tdsnn.models._base import Model
 from tdsnn.models._neurons import State, bn_add_act, has_hooks
+from tdsnn.topography.layouts import SheetSpec
 
 Activation = Callable[[], nn.Module]
 
-SHEET_SIZES_MM = {
-    "layer1.0": 2.4,
-    "layer1.1": 2.4,
-    "layer2.0": 36.75,
-    "layer2.1": 36.75,
-    "layer3.0": 35.0,
-    "layer3.1": 22.4,
-    "layer4.0": 70.0,
-    "layer4.1": 70.0,
-}
+SHEETS = (
+    SheetSpec("layer1.0", 2.4, "maps"),
+    SheetSpec("layer1.1", 2.4, "maps"),
+    SheetSpec("layer2.0", 36.75, "maps"),
+    SheetSpec("layer2.1", 36.75, "maps"),
+    SheetSpec("layer3.0", 35.0, "maps"),
+    SheetSpec("layer3.1", 22.4, "maps"),
+    SheetSpec("layer4.0", 70.0, "maps"),
+    SheetSpec("layer4.1", 70.0, "maps"),
+)
 """Side of each block's sheet: retina, V1, V2, V4, IT as in TDANN's ResNet-18."""
 _STEMS = ("cifar", "imagenet")
 
@@ -123,7 +124,7 @@ class ResNet18(Model):
             in_channels=in_channels,
             mean=mean,
             std=std,
-            sheet_sizes_mm=SHEET_SIZES_MM,
+            sheet_specs=SHEETS,
         )
         large = stem == "imagenet"
         self.conv1 = Conv2d(

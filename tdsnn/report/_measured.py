@@ -9,7 +9,8 @@ from typing import Any
 from tdsnn.report._documents import Estimate, Survey
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
 from tdsnn.report._tables import Pair
-from tdsnn.results import CLEAN, MARK, Cell, Comparison, Result, titled
+from tdsnn.results import Cell, Comparison, Result
+from tdsnn.table import CLEAN, MARK, titled
 
 _SIGNED_NORM = "linf"
 """Norm of the cells that the signs of masking are about."""

@@ -66,6 +66,8 @@ class LayerTable:
     unit: str
     images: int | None
     text: str
+    notes: tuple[str, ...]
+    """Why layers have no interval, as Markdown."""
 
 
 def results(pair: Pair) -> str:
@@ -95,6 +97,7 @@ def by_layer(pair: Pair) -> list[LayerTable]:
                     unit=str(metric.get("unit", "no unit")),
                     images=metric.get("n"),
                     text=table(["layer", *pair.headings], rows),
+                    notes=tuple(dict.fromkeys(note for one in found for note in _without_interval(one))),
                 )
             )
     return tables
@@ -185,6 +188,11 @@ def _layer_figure(metric: Mapping[str, Any], layer: str) -> str:
         return NOTHING
     bounds: Sequence[float] | None = metric.get("intervals", {}).get(layer)
     return interval(value, bounds, "z.3f") if bounds else f"{value:z.3f}"
+
+
+def _without_interval(metric: Mapping[str, Any]) -> Iterator[str]:
+    for layer, reason in metric.get("without_interval", {}).items():
+        yield f"{code(layer)} has no interval: {words(reason)}."
 
 
 def _logged_label(key: str) -> str:

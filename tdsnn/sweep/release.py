@@ -26,10 +26,11 @@ from tdsnn.files import read_json, sha256_of, write_atomic
 from tdsnn.maps.survey import survey
 from tdsnn.models._base import Model
 from tdsnn.progress import Note
+from tdsnn.publish.release import first_images, register_run
 from tdsnn.results import accuracy_figure
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import read_states
-from tdsnn.training.release import alignment, embed, firing_rates
+from tdsnn.topography.alignment import firing_rates, measure_alignment
 from tdsnn.training.state import CHECKPOINT, read_outcome
 from tdsnn.weights import WEIGHTS_FILE
 
@@ -66,7 +67,7 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
             if _released(run):
                 continue
             manifests.require_writable(run.entry)
-            accuracy = embed(run.folder).metrics["clean_accuracy"]
+            accuracy = register_run(run.folder).metrics["clean_accuracy"]
             note(f"{run.name}: {accuracy['value']:.2f} % of {accuracy['n']:,} test images, released")
             done["released"].append(run.name)
         except TdsnnError as error:
@@ -124,7 +125,14 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
     _, held_out = load_training(run.manifest.dataset)
     model = zoo.load(run.folder / CHECKPOINT, compile=True)
     right = round(outcome.held_out_accuracy * outcome.n)
-    found = alignment(model, held_out, run.manifest)
+    found = measure_alignment(
+        model,
+        model.sheets,
+        first_images(held_out),
+        topography=run.manifest.topography,
+        timesteps=model.timesteps,
+    )
+    rates = firing_rates(model, model.sheet_layers, first_images(held_out)) if model.neurons else None
     entry, seed = manifests.entry_and_seed(run.entry)
     return {
         "run": run.name,
@@ -137,11 +145,7 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
             part: {layer: _finite(value.mean) for layer, value in layers.items()}
             for part, layers in found.items()
         },
-        "firing_rate": (
-            {layer: round(rate, 4) for layer, rate in firing_rates(model, held_out).items()}
-            if model.neurons
-            else None
-        ),
+        "firing_rate": rates and {layer: round(rate, 4) for layer, rate in rates.items()},
         _SMOOTHNESS: _smoothness(model, shape=DATASETS.load(run.manifest.dataset).shape),
         "cpu_seconds": outcome.cpu_seconds,
         "weights_sha256": sha256,

@@ -20,10 +20,12 @@ class Clusters:
     """M neighbourhoods of N units on one sheet.
 
     Args:
-        units: (M, N) int64, indices into the layer's output flattened in (C, H, W) order.
+        sheet: where they lie.
+        units: (M, N) int64, in the order of :mod:`tdsnn.topography.layouts`.
         proximity: (M, N, N) float32, as :meth:`CorticalSheet.proximity`, of each pair.
     """
 
+    sheet: CorticalSheet
     units: Tensor
     proximity: Tensor
 
@@ -57,15 +59,20 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
             distance = (positions - centre).abs().amax(1)
             chosen.append(distance.topk(size, largest=False, sorted=False).indices)
     units_MN = torch.stack(chosen)
-    return Clusters(units=units_MN, proximity=sheet.proximity(positions[units_MN]))
+    return Clusters(sheet=sheet, units=units_MN, proximity=sheet.proximity(positions[units_MN]))
 
 
-def gather(output_TNCHW: Tensor, clusters: Clusters, *, compiled: bool = False) -> Tensor:
-    """Activity (M, T, B, N) of the clusters' units in a layer output (T, B, C, H, W), as float32."""
-    steps, trials, channels, height, width = output_TNCHW.shape
-    units = clusters.units.to(output_TNCHW.device)
-    # In (H, W, C) order the units of a channels-last output are a view; in (C, H, W) they would be a copy.
+def gather(output: Tensor, clusters: Clusters, *, compiled: bool = False) -> Tensor:
+    """Activity (M, T, B, N) of the clusters' units in an output of the sheet's layer, as float32.
+
+    Raises:
+        UsageError: an output of another layout or shape than the sheet's.
+    """
+    maps_TNCHW = clusters.sheet.as_maps(output)
+    steps, trials, channels, height, width = maps_TNCHW.shape
+    units = clusters.units.to(output.device)
+    # In (H, W, C) order tokens and the units of channels-last maps are a view; in (C, H, W) they are a copy.
     channel, pixel = units // (height * width), units % (height * width)
-    rows = output_TNCHW.permute(0, 1, 3, 4, 2).reshape(steps * trials, -1)
+    rows = maps_TNCHW.permute(0, 1, 3, 4, 2).reshape(steps * trials, -1)
     chosen = gather_columns(rows, pixel * channels + channel, compiled=compiled)
     return chosen.view(-1, steps, trials, units.shape[1])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import GateError, UsageError
 from tdsnn.progress import Progress, silent
-from tdsnn.registry import suggest
+from tdsnn.topography.layouts import SheetSpec, as_maps, likely_layout
+from tdsnn.topography.outputs import capture_outputs, declared, evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +37,9 @@ class Responses:
 
     Args:
         layer: name of the module.
-        rates: (S, U) float32, unit i as in the layer's output flattened in (C, H, W) order; for a spiking
-            layer the firing rate per time step, in [0, 1].
-        shape: (C, H, W) of the layer's output; U = C * H * W.
+        rates: (S, U) float32, units in the order of :mod:`tdsnn.topography.layouts`; for a spiking layer the
+            firing rate per time step, in [0, 1].
+        shape: (C, H, W) of the layer's maps; U = C * H * W.
         stimuli: what was shown.
     """
 
@@ -51,105 +49,50 @@ class Responses:
     stimuli: StimulusSet
 
 
-@torch.no_grad()
-def respond(
+def record_responses(
     model: nn.Module,
     stimuli: StimulusSet,
-    layers: Sequence[str],
+    layers: Iterable[str | SheetSpec],
     *,
     batch_size: int = 100,
     progress: Progress = silent,
 ) -> dict[str, Responses]:
-    """Show a stimulus set to a model in eval mode and record its layers.
+    """Show a stimulus set to a model in eval mode and record what its layers answer, averaged over time.
 
-    A layer's output may be (N, C, H, W), (T, N, C, H, W), (N, C) or (N, L, C), tokens of a transformer; a
-    vector counts as (C, 1, 1), and L tokens as (C, L, 1). Time is averaged.
+    Args:
+        layers: as of :func:`~tdsnn.topography.outputs.capture_outputs`; a layer that nobody declares has the
+            :func:`~tdsnn.topography.layouts.likely_layout`.
 
     Raises:
-        UsageError: a layer that the model does not have, or whose output has another form.
+        UsageError: a layer that the model does not have, that does not run, or whose output has another form.
         GateError: a response that is not finite.
     """
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    training = model.training
-    try:
-        model.eval()
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        with record(model, layers) as outputs:
-            for start in range(0, len(stimuli.images), batch_size):
-                images = stimuli.images[start : start + batch_size]
-                model(images.to(device))
-                for layer in layers:
-                    output = _over_time(layer, outputs.get(layer), samples=len(images))
-                    parts[layer].append(output.float().cpu())
-                progress(start + len(images), len(stimuli.images))
-    finally:
-        model.train(training)
-    return {layer: _checked(layer, torch.cat(parts[layer]), stimuli) for layer in layers}
+    wanted = tuple(layers)
+    specs = dict(declared(model, layer) for layer in wanted)
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in specs}
+    with evaluating(model) as device, capture_outputs(model, wanted) as outputs:
+        for start in range(0, len(stimuli.images), batch_size):
+            images = stimuli.images[start : start + batch_size]
+            model(images.to(device))
+            for layer, spec in specs.items():
+                answer = _over_time(layer, outputs[layer], spec, samples=len(images))
+                parts[layer].append(answer)
+            progress(start + len(images), len(stimuli.images))
+    return {layer: _checked(layer, torch.cat(answers), stimuli) for layer, answers in parts.items()}
 
 
-_PASS: ContextVar[object | None] = ContextVar("_PASS", default=None)
-"""Identity of the forward pass that this thread is in, if that is one of several steps."""
-
-
-@contextmanager
-def one_pass() -> Iterator[None]:
-    """The steps inside the block are one forward pass for :func:`record`."""
-    before = _PASS.set(object())
-    try:
-        yield
-    finally:
-        _PASS.reset(before)
-
-
-@contextmanager
-def record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of named layers during the calls made inside the block.
-
-    Yields a dictionary that each forward pass fills anew: layer name to output, (T, N, C, H, W) in models of
-    the zoo. Of a layer that gives (1, N, C, H, W) at each step, the steps of :func:`one_pass` are joined.
-    Outputs keep their autograd graph, so a loss on them trains the model.
-
-    Raises:
-        UsageError: a layer that the model does not have.
-    """
-    modules = dict(model.named_modules())
-    outputs: dict[str, Tensor] = {}
-    recorded_in: dict[str, object] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            current = _PASS.get()
-            again = current is not None and recorded_in.get(name) is current
-            outputs[name] = torch.cat([outputs[name], output]) if again else output
-            recorded_in[name] = current
-
-        return hook
-
-    for name in layers:
-        if name not in modules:
-            raise suggest(name, modules, kind="layer", command="print(model)")
-    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _over_time(layer: str, output: Any, *, samples: int) -> Tensor:
-    """(N, C, H, W) of one output of a layer."""
-    if isinstance(output, Tensor):
-        if output.ndim == 5 and output.shape[1] == samples:
-            return output.float().mean(0)
-        if output.ndim in (2, 3, 4) and len(output) == samples:
-            if output.ndim == 3:
-                return output.transpose(1, 2).unsqueeze(3)
-            return output if output.ndim == 4 else output[:, :, None, None]
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise UsageError(
-        f"The layer '{layer}' gives an output of shape {shape} for {samples} images: no units on a sheet.",
-        hint="Name a layer whose output is (N, C, H, W), (T, N, C, H, W), (N, L, C) or (N, C).",
-    )
+def _over_time(layer: str, output: Tensor, spec: SheetSpec | None, *, samples: int) -> Tensor:
+    """(N, C, H, W) float32, on the CPU."""
+    if spec is None:
+        maps_TNCHW = as_maps(output, likely_layout(output, samples=samples), layer=layer)
+    else:
+        maps_TNCHW = spec.as_maps(output)
+    if maps_TNCHW.shape[1] != samples:
+        raise UsageError(
+            f"The layer '{layer}' gives {tuple(output.shape)} for {samples} images: no units.",
+            hint="Name a layer that answers each image once.",
+        )
+    return maps_TNCHW.float().mean(0).cpu()
 
 
 def _checked(layer: str, rates_NCHW: Tensor, stimuli: StimulusSet) -> Responses:

@@ -7,7 +7,7 @@ Layout after TDANN (Margalit et al. 2024): unit (c, h, w) lies near the centre o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.registry import suggest
 from tdsnn.schema import SheetRecord
+from tdsnn.topography.layouts import Layout, SheetSpec
 
 JITTER_MM = 0.3
 """Standard deviation of the final jitter, the same for every area (TDANN)."""
@@ -33,12 +34,14 @@ class CorticalSheet:
 
     Args:
         layer: name of the module whose output lies on the sheet.
-        shape: (C, H, W) of that output.
+        shape: (C, H, W) of that output as maps.
         size_mm: side of the square sheet.
         neighbourhood_mm: side w of one receptive-field square.
         seed: seed of the random displacements.
         preparation: how the positions were made, e.g. ``retinotopic``.
-        positions: (C * H * W, 2) float32, mm; row i is unit i of the output flattened in (C, H, W) order.
+        positions: (C * H * W, 2) float32, mm; row u is unit u in the order of
+            :mod:`tdsnn.topography.layouts`.
+        layout: of the module's output; tokens lie on the grid (H, W).
         unit_mm: the distance that counts as one in :meth:`proximity`.
         log: what the preparation did, as plain values for JSON; empty for ``retinotopic``.
     """
@@ -50,6 +53,7 @@ class CorticalSheet:
     seed: int
     preparation: str
     positions: Tensor
+    layout: Layout = "maps"
     unit_mm: float = 1.0
     log: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -63,6 +67,27 @@ class CorticalSheet:
             )
         if not self.unit_mm > 0:
             raise UsageError(f"The unit of distance on the sheet of {self.layer} must be above 0 mm.")
+
+    @property
+    def spec(self) -> SheetSpec:
+        """What the layer's module must give."""
+        grid = self.shape[1:] if self.layout == "tokens" else None
+        return SheetSpec(self.layer, self.size_mm, self.layout, grid)
+
+    def as_maps(self, output: Tensor) -> Tensor:
+        """An output of the layer as maps (T, N, C, H, W) of the sheet's shape, a view of it.
+
+        Raises:
+            UsageError: another layout or shape.
+        """
+        maps_TNCHW = self.spec.as_maps(output)
+        if maps_TNCHW.shape[2:] != self.shape:
+            raise UsageError(
+                f"The sheet of {self.layer} is for maps {self.shape}, but the layer gives "
+                f"{tuple(maps_TNCHW.shape[2:])}.",
+                hint="Give the model images of the size that its sheets were made for.",
+            )
+        return maps_TNCHW
 
     def proximity(self, positions: Tensor) -> Tensor:
         """1 / (1 + distance / unit) of all pairs, (..., N, N), of places (..., N, 2) in mm.
@@ -106,6 +131,8 @@ class CorticalSheet:
             seed=self.seed,
             preparation=self.preparation,
         )
+        if self.layout != "maps":
+            record["layout"] = self.layout
         if self.unit_mm != 1.0:
             record["unit_mm"] = self.unit_mm
         if self.log:
@@ -128,6 +155,7 @@ class CorticalSheet:
             seed=metadata["seed"],
             preparation=metadata["preparation"],
             positions=positions,
+            layout=metadata.get("layout", "maps"),
             unit_mm=metadata.get("unit_mm", 1.0),
             log=metadata.get("log", {}),
         )
@@ -135,24 +163,23 @@ class CorticalSheet:
     @classmethod
     def retinotopic(
         cls,
-        layer: str,
+        spec: SheetSpec,
         shape: tuple[int, int, int],
         *,
-        size_mm: float,
         first_height: int,
         seed: int,
         unit_mm: float = 1.0,
     ) -> CorticalSheet:
-        """Random positions within the receptive field of each unit.
+        """Random positions within the receptive field of each unit, of which tokens have their place's.
 
         Args:
+            shape: (C, H, W) of the layer's maps.
             first_height: H of the first sheet of the network; sets the overlap of this one.
         """
-        if size_mm <= 0 or min(shape) < 1:
-            raise UsageError(
-                f"The sheet of {layer} needs a positive size and shape, not {size_mm} and {shape}."
-            )
+        if min(shape) < 1:
+            raise UsageError(f"The sheet of {spec.layer} needs at least one unit, not {shape}.")
         channels, height, width = shape
+        size_mm, layer = spec.size_mm, spec.layer
         square = neighbourhood_mm(size_mm, height=height, first_height=first_height)
         generator = torch.Generator().manual_seed(_layer_seed(seed, layer))
         rows = torch.linspace(square / 2, size_mm - square / 2, height)
@@ -168,6 +195,7 @@ class CorticalSheet:
             seed=seed,
             preparation="retinotopic",
             positions=_jitter(positions, generator),
+            layout=spec.layout,
             unit_mm=unit_mm,
         )
 
@@ -183,15 +211,17 @@ def neighbourhood_mm(size_mm: float, *, height: int, first_height: int) -> float
 
 def build_sheets(
     shapes: Mapping[str, tuple[int, int, int]],
-    sizes_mm: Mapping[str, float],
+    specs: Iterable[SheetSpec],
     *,
     seed: int,
     first_height: int | None = None,
     units_mm: Mapping[str, float] | None = None,
 ) -> dict[str, CorticalSheet]:
-    """Fresh retinotopic sheets for layers of the given output shapes, in the order of ``shapes``.
+    """Fresh retinotopic sheets for layers of the given shapes, in the order of ``shapes``.
 
     Args:
+        shapes: layer to (C, H, W) of its maps.
+        specs: of these layers, and perhaps of others.
         first_height: H of the network's first sheet, which sets the overlap of receptive fields; None if
             ``shapes`` begins with it.
         units_mm: the distance that counts as one, for layers where it is not 1 mm.
@@ -200,15 +230,18 @@ def build_sheets(
     for layer in units:
         if layer not in shapes:
             raise suggest(layer, shapes, kind="layer with a sheet", command="tdsnn-zoo info NAME")
-    missing = [layer for layer in shapes if layer not in sizes_mm]
+    by_layer = {spec.layer: spec for spec in specs}
+    missing = [layer for layer in shapes if layer not in by_layer]
     if missing:
-        raise UsageError(f"No sheet size in mm is given for {', '.join(missing)}.")
+        raise UsageError(
+            f"No sheet is specified for {', '.join(missing)}.",
+            hint="Say how large it is: SheetSpec(layer, size_mm, layout)",
+        )
     first = first_height or next((height for _, height, _ in shapes.values()), 1)
     return {
         layer: CorticalSheet.retinotopic(
-            layer,
+            by_layer[layer],
             shape,
-            size_mm=sizes_mm[layer],
             first_height=first,
             seed=seed,
             unit_mm=units.get(layer, 1.0),

@@ -20,18 +20,19 @@ from tdsnn.files import file_error
 from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._base import Model
 from tdsnn.models._checkpoint import require_savable
+from tdsnn.origin import Origin, require_same
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
+from tdsnn.topography.preparation import prepare_sheets
 from tdsnn.training._draws import batches, generator
 from tdsnn.training.adversarial import Adversary, robust_accuracy
 from tdsnn.training.finish import round_weights, settle_statistics
+from tdsnn.training.fresh import fresh_model
 from tdsnn.training.images import accuracy, prepare
 from tdsnn.training.objective import Objective, diverged
 from tdsnn.training.optim import Average, build_optimizer, set_lr
-from tdsnn.training.origin import Origin, require_same
-from tdsnn.training.preparation import fresh_model, prepare_sheets
 from tdsnn.training.progress import Meter, Position, Watcher
 from tdsnn.training.state import CHECKPOINT, STATE, keep_lines, load_state, save_state, settings_digest
 from tdsnn.training.stopping import Stop

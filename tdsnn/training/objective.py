@@ -13,7 +13,7 @@ from tdsnn.errors import GateError
 from tdsnn.models._base import Model
 from tdsnn.schema import Manifest
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
-from tdsnn.topography.responses import record
+from tdsnn.topography.outputs import capture_outputs
 from tdsnn.training._draws import generator
 
 
@@ -69,7 +69,7 @@ class Objective:
                 they already show what is to come.
         """
         recipe = self._manifest.recipe
-        with record(self._model, self._layers) as outputs:
+        with capture_outputs(self._model, self._layers) as outputs:
             logits = answer(forward, images, recipe.precision)
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}

@@ -17,6 +17,7 @@ from tiny import release as pin
 
 from tdsnn import verdicts, zoo
 from tdsnn.manifest import release_path
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet
 
 
@@ -132,7 +133,7 @@ def test_networks_without_verdicts_are_measured(
         (project / "zoo" / "models" / f"{name}.toml").write_text(MANIFEST.replace("= 3", "= 10"))
         model = Tiny(hidden=10)
         model.sheets = {
-            "conv": CorticalSheet.retinotopic("conv", (10, 2, 2), size_mm=2.0, first_height=2, seed=0)
+            "conv": CorticalSheet.retinotopic(SheetSpec("conv", 2.0), (10, 2, 2), first_height=2, seed=0)
         }
         folder = project / "zoo" / "checkpoints" / name
         zoo.save(model, folder, name=name, dataset="digits")

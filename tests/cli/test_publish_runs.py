@@ -18,8 +18,8 @@ from tiny import MANIFEST, NAME, measured, release_entry, tiny
 from tdsnn import store, verdicts, zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release
+from tdsnn.publish import release as releases
 from tdsnn.schema import WEIGHTS_FILE, Release
-from tdsnn.training import release as releases
 from tdsnn.training.state import OUTCOME
 from tdsnn.verdicts import CleanVerdicts
 

@@ -13,6 +13,7 @@ from tdsnn import zoo
 from tdsnn.cli._sheet_view import sheet_view
 from tdsnn.cli.main import main
 from tdsnn.metrics._base import UnitMap
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import build_sheets
 from tests.networks import network
 
@@ -30,7 +31,7 @@ def run(*arguments: str) -> int:
 def checkpoint(tmp_path: Path) -> Path:
     model = network("sresnet18", in_channels=1, mean=[0.5], std=[0.3])
     shape = {LAYER: (8, 8, 8)}
-    model.sheets = build_sheets(shape, {LAYER: 2.4}, seed=0)
+    model.sheets = build_sheets(shape, [SheetSpec(LAYER, 2.4)], seed=0)
     zoo.save(model, tmp_path / "mine", name="mine", dataset="digits")
     return tmp_path / "mine"
 

@@ -8,11 +8,11 @@ from networks import network, pictures
 from torch import nn
 
 from tdsnn.errors import UsageError
-from tdsnn.models._base import Model, sheet_shapes
+from tdsnn.models._base import Model
 from tdsnn.schema import TOPOGRAPHY_FIELDS, Topography
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, SpatialTerms, complete
-from tdsnn.topography.responses import record
-from tdsnn.topography.sheets import build_sheets
+from tdsnn.topography.outputs import capture_outputs
+from tdsnn.topography.preparation import fresh_sheets
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -33,13 +33,14 @@ def loss(request: pytest.FixtureRequest, model: Model) -> SpatialLoss:
 @pytest.fixture(params=["resnet18", "sresnet18"])
 def model(request: pytest.FixtureRequest) -> Model:
     built = network(request.param).train()
-    shapes = sheet_shapes(built, height=16, width=16)
-    built.sheets = build_sheets(shapes, built.sheet_sizes_mm, seed=0)
+    built.sheets = fresh_sheets(
+        built, built.sheet_specs.values(), Topography(), image_shape=(built.in_channels, 16, 16)
+    )
     return built
 
 
 def spatial(loss: SpatialLoss, model: Model, *, seed: int = 0) -> SpatialTerms:
-    with record(model, loss.layers) as outputs:
+    with capture_outputs(model, loss.layers) as outputs:
         model(pictures(9))
     return loss(outputs, generator=torch.Generator().manual_seed(seed))
 
@@ -80,7 +81,7 @@ def test_a_silent_network_gets_a_finite_gradient(loss: SpatialLoss, model: Model
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.bias, -50.0)
-    with record(model, model.sheet_layers) as outputs:
+    with capture_outputs(model, model.sheet_layers) as outputs:
         model(pictures(9))
     assert not any(output.count_nonzero() for output in outputs.values())
     found = spatial(loss, model)

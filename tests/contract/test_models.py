@@ -7,8 +7,12 @@ import torch
 from networks import taken
 
 from tdsnn.errors import UsageError
-from tdsnn.models._base import MODELS, Model, sheet_shapes
-from tdsnn.topography.responses import record
+from tdsnn.models._base import Model
+from tdsnn.models._registry import MODELS
+from tdsnn.schema import Topography
+from tdsnn.topography.layouts import has_time
+from tdsnn.topography.outputs import capture_outputs
+from tdsnn.topography.preparation import fresh_sheets
 
 SMALL = {"width": 4, "num_classes": 7, "in_channels": 2, "mean": [0.4, 0.5], "std": [0.2, 0.3]}
 """Arguments that an architecture is built with here, as far as it takes them."""
@@ -110,20 +114,27 @@ def test_no_steps_are_refused(model: Model, images: torch.Tensor) -> None:
         model(images, timesteps=0)
 
 
-def test_sheet_layers_are_recorded_over_time(model: Model, images: torch.Tensor) -> None:
-    with record(model, model.sheet_layers) as outputs:
+def test_sheet_layers_give_the_units_of_their_sheets(model: Model, images: torch.Tensor) -> None:
+    """Every sheet layer's captured output has the declared layout, and as many units as the sheet."""
+    specs = model.sheet_specs.values()
+    sheets = fresh_sheets(model, specs, Topography(), image_shape=(2, 16, 16))
+    with capture_outputs(model, model.sheet_layers) as outputs:
         model(images)
-    shapes = sheet_shapes(model, height=16, width=16)
-    for layer in model.sheet_layers:
-        assert tuple(outputs[layer].shape) == (model.timesteps, 9, *shapes[layer])
-    with record(model, []) as outputs:
+    assert sheets.keys() == model.sheet_specs.keys()
+    for layer, sheet in sheets.items():
+        assert sheet.spec == model.sheet_specs[layer] or sheet.spec.grid == sheet.shape[1:]
+        assert has_time(outputs[layer], sheet.layout)
+        assert outputs[layer].ndim == {"maps": 5, "tokens": 4}[sheet.layout]
+        assert sheet.as_maps(outputs[layer]).shape == (model.timesteps, 9, *sheet.shape)
+        assert sheet.spec.units(outputs[layer]).shape == (model.timesteps, 9, len(sheet.positions))
+    with capture_outputs(model, []) as outputs:
         model(images)
     assert not outputs
 
 
 def test_spiking_layers_put_out_spikes(model: Model, images: torch.Tensor) -> None:
     spiking = [name for name, layer in model.named_modules() if layer in model.neurons]
-    with record(model, spiking) as outputs:
+    with capture_outputs(model, spiking) as outputs:
         model(images)
     for layer, spikes in outputs.items():
         assert ((spikes == 0) | (spikes == 1)).all(), layer
@@ -132,7 +143,7 @@ def test_spiking_layers_put_out_spikes(model: Model, images: torch.Tensor) -> No
 
 def test_unknown_layer_is_refused(model: Model) -> None:
     layer = max((name for name, _ in model.named_modules()), key=len)
-    with pytest.raises(UsageError, match=f"Did you mean.*{layer}"), record(model, [f"{layer}O"]):
+    with pytest.raises(UsageError, match=f"Did you mean.*{layer}"), capture_outputs(model, [f"{layer}O"]):
         pass
 
 

@@ -10,7 +10,8 @@ from tdsnn.benchmark.entries import load_entries
 from tdsnn.data._base import load_split
 from tdsnn.errors import MissingError
 from tdsnn.manifest import entry_and_seed, load_release, resolve
-from tdsnn.training.release import alignment
+from tdsnn.publish.release import first_images
+from tdsnn.topography.alignment import measure_alignment
 
 IMAGES = 1_000
 EMBEDDED = sorted(path.parent.name for path in paths.bundled("zoo", "checkpoints").glob("*/config.json"))
@@ -67,7 +68,13 @@ def test_topography_is_what_the_release_states(name: str) -> None:
     except MissingError as error:
         pytest.skip(error.message)
     model = load_entries([name], device=torch.device("cpu"), compiled=True).entries[0].model
-    measured = alignment(model, split, manifest)
+    measured = measure_alignment(
+        model,
+        model.sheets,
+        first_images(split),
+        topography=manifest.topography,
+        timesteps=model.timesteps,
+    )
     metrics = {"rate": "P(r, d)", "timing": "P(r_CCG, d)"}
     for key, layers in measured.items():
         for layer, value in release.metrics[metrics[key]]["layers"].items():

@@ -8,9 +8,10 @@ from networks import CLOSE, network, pictures, taken
 from torch import Tensor
 
 from tdsnn.inference import early_exit, stream
-from tdsnn.models._base import MODELS, Model
+from tdsnn.models._base import Model
 from tdsnn.models._neurons import State
-from tdsnn.topography.responses import record
+from tdsnn.models._registry import MODELS
+from tdsnn.topography.outputs import capture_outputs
 
 TIMES = (1, 2, 3, 4)
 
@@ -40,13 +41,13 @@ def test_all_steps_at_once_are_the_single_steps(model: Model, timesteps: int) ->
     """Logits and the spikes of every sheet."""
     x, layers = pictures(3), [*model.sheet_layers]
     with torch.no_grad():
-        with record(model, layers) as outputs:
+        with capture_outputs(model, layers) as outputs:
             whole = model.logits_over_time(x, timesteps)
         spikes = dict(outputs)
         encoded = model.encode(x)
         state = model.init_state(encoded)
         for t in range(timesteps):
-            with record(model, layers) as outputs:
+            with capture_outputs(model, layers) as outputs:
                 logits, state = model.step(encoded, state)
             torch.testing.assert_close(logits, whole[t], **CLOSE)
             for layer in layers:

@@ -18,8 +18,10 @@ from tdsnn.manifest import (
     resolve,
     write_release,
 )
-from tdsnn.models._base import MODELS
+from tdsnn.models._registry import MODELS
 from tdsnn.registry import Registry
+from tdsnn.schema import Topography
+from tdsnn.topography.preparation import fresh_sheets
 from tdsnn.training.recipe import override
 from tdsnn.weights import read_checkpoint
 
@@ -154,13 +156,10 @@ def test_saving_an_embedded_model_gives_the_same_bytes(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["tsresnet18", "sresnet18"])
 def test_round_trip_of_a_fresh_zoo_model(name: str, tmp_path: Path) -> None:
-    from tdsnn.models._base import sheet_shapes
-    from tdsnn.topography.sheets import build_sheets
-
     manifest = resolve(name)
     torch.manual_seed(0)
     model = MODELS.load(manifest.architecture)(**manifest.arguments).eval()
-    model.sheets = build_sheets(sheet_shapes(model, height=28, width=28), model.sheet_sizes_mm, seed=0)
+    model.sheets = fresh_sheets(model, model.sheet_specs.values(), Topography(), image_shape=(1, 28, 28))
     zoo.save(model, tmp_path, name=manifest.name, dataset=manifest.dataset)
     loaded = zoo.load(tmp_path)
     x = torch.rand(2, model.in_channels, 28, 28, generator=torch.Generator().manual_seed(0))

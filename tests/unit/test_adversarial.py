@@ -191,7 +191,7 @@ class _Shallow(Model):
             in_channels=1,
             mean=(0.3,),
             std=(0.4,),
-            sheet_sizes_mm={},
+            sheet_specs=(),
         )
         self.first = nn.Conv2d(1, 16, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(16)

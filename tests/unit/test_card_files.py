@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from tdsnn import zoo
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release, resolve, write_release
+from tdsnn.publish import release as releases
 from tdsnn.report import cards
 from tdsnn.schema import FileRecord, Release
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import build_sheets
-from tdsnn.training import release as releases
 from tdsnn.training.state import OUTCOME
 from tdsnn.verdicts import CleanVerdicts
 from tests.networks import network
@@ -94,7 +95,7 @@ def test_a_release_in_memory_gives_the_card_of_its_file(pair: Path) -> None:
 def _checkpoint(folder: Path, name: str) -> Release:
     """A small real network in a folder, and its release."""
     model = network("sresnet18", in_channels=1, mean=[0.5], std=[0.3])
-    model.sheets = build_sheets({LAYER: (8, 16, 16)}, {LAYER: 2.4}, seed=0)
+    model.sheets = build_sheets({LAYER: (8, 16, 16)}, [SheetSpec(LAYER, 2.4)], seed=0)
     zoo.save(model, folder, name=name, dataset="toys")
     files = tuple(
         FileRecord(path=path.name, size=path.stat().st_size, sha256=sha256_of(path))
@@ -114,7 +115,7 @@ def test_the_snippet_runs(pair: Path) -> None:
     assert isinstance(found["logits"], torch.Tensor)
 
 
-def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     release = _checkpoint(run / releases.CHECKPOINT, TOPO)
     outcome = {"name": TOPO, "environment": {"python": "3.11"}, "data_digests": {}}
@@ -126,7 +127,7 @@ def test_an_embedded_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(releases, "load_split", lambda *names: None)
     monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
     monkeypatch.setattr(releases, "_measure", lambda *parts, results: (release.metrics, CLEAN))
-    written = releases.embed(run)
+    written = releases.register_run(run)
     folder = pair / "zoo" / "checkpoints" / TOPO
     assert written == load_release(TOPO)
     assert {file.path: file.sha256 for file in written.files} == {

@@ -11,6 +11,7 @@ import yaml
 from card_zoo import LAYER, TOPO, TWIN, bench, build_pair, card, document, row, rows, survey, write_manifest
 from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
 from tdsnn import manifest as manifests
 from tdsnn.errors import IntegrityError, UsageError
@@ -279,3 +280,13 @@ def test_the_tables_are_tables(pair: Path, tmp_path: Path) -> None:
     assert html.count("<table>") == len(re.findall(r"^\| -", body, re.MULTILINE)) == 9
     # What a parser did not take for a table keeps its bars.
     assert "|" not in re.sub(r"<[^>]*>", "", html).replace("All respond | alike.", "")
+
+
+def test_a_layer_without_an_interval_has_the_reason(pair: Path) -> None:
+    release = manifests.load_release(TOPO)
+    assert release is not None
+    measured = {**release.metrics["P(r, d)"], "intervals": {}, "without_interval": {LAYER: "all | alike"}}
+    manifests.write_release(replace(release, metrics={**release.metrics, "P(r, d)": measured}))
+    text = card().text
+    assert row(text, f"`{LAYER}`") == ["0.309", "0.000 [-0.020, 0.020]"]
+    assert f"\n- `{LAYER}` has no interval: all \\| alike.\n" in text

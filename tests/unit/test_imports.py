@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import tdsnn
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
     {"schema", "validation", "errors", "progress", "table"},
-    {"paths", "registry", "runtime", "files"},
+    {"paths", "registry", "runtime", "files", "origin"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
     | {"kernels", "verdicts", "tasks"},
     {"models", "data", "attacks", "metrics"},
@@ -30,6 +31,7 @@ REPORT_USES = {
     "paths",
     "registry",
     "files",
+    "table",
     "results",
     "stats",
     "manifest",
@@ -37,6 +39,10 @@ REPORT_USES = {
     "report",
 }
 FILES = sorted(ROOT.rglob("*.py"))
+MODULES = {
+    ".".join(["tdsnn", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in FILES
+}
 
 
 class Imports(ast.NodeVisitor):
@@ -59,7 +65,9 @@ class Imports(ast.NodeVisitor):
         assert node.level == 0, "imports are absolute"
         module = node.module or ""
         # `from tdsnn import paths` imports tdsnn.paths; `from tdsnn.paths import x` imports tdsnn.paths.
-        self.found += [f"{module}.{alias.name}" for alias in node.names] if module == "tdsnn" else [module]
+        named = {f"{module}.{alias.name}" for alias in node.names}
+        modules = named & MODULES.keys()
+        self.found += [*([module] if named - modules and module != "tdsnn" else []), *sorted(modules)]
 
 
 def imports(path: Path) -> list[str]:
@@ -123,6 +131,32 @@ def test_imports_point_downwards(path: Path) -> None:
 )
 def test_the_rule_itself(part: str, module: str, refused: bool) -> None:
     assert bool(problem(part, module)) == refused
+
+
+def cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """Modules of which each imports the next one and the last the first; empty if there are none."""
+    order = TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    """Also within a package, and from inside functions."""
+    graph = {
+        name: [found for found in imports(path) if found in MODULES and found != name]
+        for name, path in MODULES.items()
+    }
+    assert sum(map(len, graph.values())) > len(graph)
+    assert cycle(graph) == []
+
+
+def test_a_cycle_is_found() -> None:
+    chain = {"a": ["b"], "b": ["c"], "c": []}
+    assert cycle(chain) == []
+    assert set(cycle(chain | {"c": ["a"]})) == {"a", "b", "c"}
 
 
 def test_hub_client_only_in_its_folder() -> None:

@@ -19,8 +19,9 @@ from tdsnn.errors import UsageError
 from tdsnn.inference import early_exit, stream
 from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models import _neurons
-from tdsnn.models._base import MODELS, Model
+from tdsnn.models._base import Model
 from tdsnn.models._neurons import LIF, State
+from tdsnn.models._registry import MODELS
 
 NEURONS = st.builds(
     LIFConfig,

@@ -16,9 +16,9 @@ from tdsnn.kernels import _library
 from tdsnn.kernels.convolution import Conv2d, has_tiles, weight_gradient
 from tdsnn.kernels.lif import LIFConfig, lif
 from tdsnn.kernels.moments import moments
-from tdsnn.models._base import MODELS
 from tdsnn.models._neurons import LIF, bn_add_act
-from tdsnn.topography.responses import record
+from tdsnn.models._registry import MODELS
+from tdsnn.topography.outputs import capture_outputs
 
 
 def literal(
@@ -157,7 +157,7 @@ def test_moments_of_what_is_no_number_are_none() -> None:
 def test_a_module_with_a_hook_is_not_bypassed() -> None:
     model = MODELS.load("sresnet18")(width=4)
     model.compile_operators()
-    with record(model, ["layer1.0.bn1", "layer1.0"]) as outputs:
+    with capture_outputs(model, ["layer1.0.bn1", "layer1.0"]) as outputs:
         model(torch.rand(2, 3, 8, 8))
     assert set(outputs) == {"layer1.0.bn1", "layer1.0"}
 

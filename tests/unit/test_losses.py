@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 from tdsnn.schema import Topography
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.losses._base import gradient_shares, weigh
 from tdsnn.topography.losses.tdann import TDANN, absolute_loss, relative_loss
 from tdsnn.topography.losses.topoloss import TopoLoss, grid_shape, roughness
@@ -69,7 +70,9 @@ def test_tdann_leaves_constant_units_out(form: object) -> None:
 
 
 def sheets() -> dict[str, CorticalSheet]:
-    return build_sheets({"a": (4, 8, 8), "b": (8, 4, 4)}, {"a": 10.0, "b": 20.0}, seed=0)
+    return build_sheets(
+        {"a": (4, 8, 8), "b": (8, 4, 4)}, [SheetSpec("a", 10.0), SheetSpec("b", 20.0)], seed=0
+    )
 
 
 @pytest.mark.parametrize("form", ["relative", "absolute"])
@@ -105,7 +108,9 @@ class Network(nn.Module):
         super().__init__()
         self.stem, self.layer1 = nn.Conv2d(3, 5, 3), nn.Sequential(Block(), Block())
         names = ("layer1.0", "layer1.1")
-        self.sheets = build_sheets(dict.fromkeys(names, (32, 4, 4)), dict.fromkeys(names, 5.0), seed=0)
+        self.sheets = build_sheets(
+            dict.fromkeys(names, (32, 4, 4)), [SheetSpec(name, 5.0) for name in names], seed=0
+        )
 
 
 @pytest.mark.parametrize(

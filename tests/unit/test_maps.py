@@ -18,7 +18,8 @@ from tdsnn.maps.figures import draw
 from tdsnn.maps.stimuli import STIMULI, floc
 from tdsnn.maps.survey import SHUFFLED, Survey, shuffle, survey
 from tdsnn.metrics._base import METRICS
-from tdsnn.topography.responses import StimulusSet, respond
+from tdsnn.topography.layouts import SheetSpec
+from tdsnn.topography.responses import StimulusSet, record_responses
 from tdsnn.topography.sheets import CorticalSheet
 
 SHAPE = (1, 28, 28)
@@ -50,7 +51,9 @@ class Oriented(nn.Module):
 
 def sheet(*, ordered: bool) -> CorticalSheet:
     """A sheet on which orientation changes smoothly from left to right, or nothing does."""
-    made = CorticalSheet.retinotopic("energy", (ORIENTATIONS, 28, 28), size_mm=28.0, first_height=28, seed=0)
+    made = CorticalSheet.retinotopic(
+        SheetSpec("energy", 28.0), (ORIENTATIONS, 28, 28), first_height=28, seed=0
+    )
     if not ordered:
         return made
     draws = torch.rand(len(made.positions), 2, generator=torch.Generator().manual_seed(0))
@@ -149,7 +152,7 @@ def stimuli(images: Tensor) -> StimulusSet:
     ("layer", "output", "shape"),
     [
         ("vector", (5,), (5, 1, 1)),
-        ("tokens", (7, 5), (5, 7, 1)),
+        ("tokens", (9, 5), (5, 3, 3)),
         ("maps", (5, 3, 2), (5, 3, 2)),
     ],
 )
@@ -167,7 +170,7 @@ def test_layers_of_any_form_become_units(layer: str, output: tuple[int, ...], sh
             self.start += len(images)
             return out
 
-    answers = respond(Fixed(), stimuli(torch.rand(4, 1, 2, 2)), [layer], batch_size=3)[layer]
+    answers = record_responses(Fixed(), stimuli(torch.rand(4, 1, 2, 2)), [layer], batch_size=3)[layer]
     assert answers.shape == shape
     expected = values.transpose(1, 2) if layer == "tokens" else values
     assert torch.equal(answers.rates, expected.flatten(1))
@@ -187,11 +190,11 @@ def test_layers_that_are_no_units_are_refused() -> None:
 
     shown = stimuli(torch.rand(2, 1, 2, 2))
     with pytest.raises(UsageError, match=r"scalar.*no units"):
-        respond(Odd(), shown, ["scalar"])
+        record_responses(Odd(), shown, ["scalar"])
     with pytest.raises(UsageError, match="Did you mean scalar"):
-        respond(Odd(), shown, ["scalr"])
+        record_responses(Odd(), shown, ["scalr"])
     with pytest.raises(GateError, match="not finite"):
-        respond(Odd(), shown, ["nan"])
+        record_responses(Odd(), shown, ["nan"])
 
 
 @pytest.mark.data

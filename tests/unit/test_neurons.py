@@ -13,9 +13,9 @@ from spikingjelly.activation_based.model import spiking_resnet
 from tdsnn.errors import UsageError
 from tdsnn.kernels import lif as eager
 from tdsnn.kernels.lif import LIFConfig
-from tdsnn.models._base import MODELS
 from tdsnn.models._neurons import LIF
-from tdsnn.topography.responses import record
+from tdsnn.models._registry import MODELS
+from tdsnn.topography.outputs import capture_outputs
 
 
 def reference(spec: LIFConfig) -> neuron.LIFNode:
@@ -104,7 +104,7 @@ def test_network_equals_spikingjelly(compiled: bool) -> None:
     x = torch.rand(2, 3, 16, 16)
     one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
     theirs_seq = _with_stem(theirs, one.unsqueeze(0).expand(spec_steps := 4, *one.shape))
-    with record(ours, ["layer4.1"]) as outputs:
+    with capture_outputs(ours, ["layer4.1"]) as outputs:
         ours_seq = ours.logits_over_time(two)
     assert ours_seq.shape[0] == spec_steps
     torch.testing.assert_close(ours_seq, theirs_seq, rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.topography.clusters import MIN_UNITS
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.positions import (
     PositionSearch,
     PositionState,
@@ -26,7 +27,7 @@ from tdsnn.topography.sheets import CorticalSheet
 
 def make_sheet(channels: int = 8, *, seed: int = 0) -> CorticalSheet:
     """8 x 8 pixels; for 8 channels about 25 units in a square of 8.2 mm."""
-    return CorticalSheet.retinotopic("a", (channels, 8, 8), size_mm=36.75, first_height=40, seed=seed)
+    return CorticalSheet.retinotopic(SheetSpec("a", 36.75), (channels, 8, 8), first_height=40, seed=seed)
 
 
 def make_rates(units: int, *, stimuli: int = 40, silent: float = 0.1, seed: int = 0) -> Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.models._base import Model
-from tdsnn.training.preparation import fresh_model
+from tdsnn.training.fresh import fresh_model
 from tdsnn.weights import read_checkpoint
 from tests.networks import network
 from tests.training import Quiet, make_split, small, trainer

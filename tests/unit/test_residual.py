@@ -7,7 +7,7 @@ from networks import SMALL
 
 from tdsnn.errors import UsageError
 from tdsnn.models import MODELS
-from tdsnn.models._base import sheet_shapes
+from tdsnn.topography.outputs import sheet_shapes
 
 pytestmark = pytest.mark.parametrize("name", ["resnet18", "sresnet18"])
 
@@ -37,4 +37,4 @@ def test_wrong_arguments_are_refused(name: str, change: dict[str, object], messa
 
 def test_imagenet_stem_reduces_fourfold(name: str) -> None:
     model = MODELS.load(name)(**{**SMALL, "width": 4}, stem="imagenet")
-    assert sheet_shapes(model, height=64, width=64)["layer1.0"] == (4, 16, 16)
+    assert sheet_shapes(model, model.sheet_specs.values(), image_shape=(2, 64, 64))["layer1.0"] == (4, 16, 16)

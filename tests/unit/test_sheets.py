@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.topography.clusters import sample_clusters
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet, build_sheets, neighbourhood_mm
 
 
@@ -23,17 +24,20 @@ def test_neighbourhood_rule_gives_the_published_widths(size: float, height: int,
 
 
 def test_sheets_are_seeded_per_layer() -> None:
-    shapes, sizes = {"a": (3, 8, 8), "b": (6, 4, 4)}, {"a": 2.4, "b": 70.0, "c": 1.0}
-    first, again = build_sheets(shapes, sizes, seed=1), build_sheets(shapes, sizes, seed=1)
+    shapes, specs = (
+        {"a": (3, 8, 8), "b": (6, 4, 4)},
+        [SheetSpec("a", 2.4), SheetSpec("b", 70.0), SheetSpec("c", 1.0)],
+    )
+    first, again = build_sheets(shapes, specs, seed=1), build_sheets(shapes, specs, seed=1)
     assert torch.equal(first["b"].positions, again["b"].positions)
-    assert not torch.equal(first["a"].positions, build_sheets(shapes, sizes, seed=2)["a"].positions)
-    more = build_sheets({**shapes, "c": (2, 2, 2)}, sizes, seed=1)
+    assert not torch.equal(first["a"].positions, build_sheets(shapes, specs, seed=2)["a"].positions)
+    more = build_sheets({**shapes, "c": (2, 2, 2)}, specs, seed=1)
     assert torch.equal(first["b"].positions, more["b"].positions)
 
 
 def test_positions_follow_the_image() -> None:
     """Row and column of a unit order its y and x coordinate, up to one neighbourhood and the jitter."""
-    sheet = build_sheets({"a": (16, 8, 8)}, {"a": 36.75}, seed=0)["a"]
+    sheet = build_sheets({"a": (16, 8, 8)}, [SheetSpec("a", 36.75)], seed=0)["a"]
     x, y = sheet.positions.view(16, 8, 8, 2).mean(0).unbind(-1)
     assert (x.mean(0).diff() > 0).all()
     assert (y.mean(1).diff() > 0).all()
@@ -43,14 +47,14 @@ def test_positions_follow_the_image() -> None:
 
 
 def test_metadata_rebuilds_the_sheet() -> None:
-    sheet = build_sheets({"a": (3, 4, 4)}, {"a": 5.0}, seed=7)["a"]
+    sheet = build_sheets({"a": (3, 4, 4)}, [SheetSpec("a", 5.0)], seed=7)["a"]
     again = CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions)
     assert again.metadata() == sheet.metadata()
 
 
 def test_the_unit_of_distance_scales_proximity_and_is_saved() -> None:
-    shapes, sizes = {"a": (3, 4, 4), "b": (3, 4, 4)}, {"a": 70.0, "b": 10.0}
-    sheets = build_sheets(shapes, sizes, seed=7, units_mm={"a": 7.0})
+    shapes, specs = {"a": (3, 4, 4), "b": (3, 4, 4)}, [SheetSpec("a", 70.0), SheetSpec("b", 10.0)]
+    sheets = build_sheets(shapes, specs, seed=7, units_mm={"a": 7.0})
     assert (sheets["a"].unit_mm, sheets["b"].unit_mm) == (7.0, 1.0)
     places = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
     assert float(sheets["a"].proximity(places * 7)[0, 1]) == pytest.approx(1 / 6)
@@ -59,28 +63,28 @@ def test_the_unit_of_distance_scales_proximity_and_is_saved() -> None:
     assert again.unit_mm == 7.0
     assert "unit_mm" not in sheets["b"].metadata(), "saved sheets of before keep their bytes"
     with pytest.raises(UsageError, match="above 0 mm"):
-        build_sheets(shapes, sizes, seed=7, units_mm={"a": 0.0})
+        build_sheets(shapes, specs, seed=7, units_mm={"a": 0.0})
     with pytest.raises(UsageError, match="no layer with a sheet called 'c'"):
-        build_sheets(shapes, sizes, seed=7, units_mm={"c": 1.0})
+        build_sheets(shapes, specs, seed=7, units_mm={"c": 1.0})
 
 
 def test_wrong_positions_are_refused() -> None:
-    sheet = build_sheets({"a": (3, 4, 4)}, {"a": 5.0}, seed=7)["a"]
+    sheet = build_sheets({"a": (3, 4, 4)}, [SheetSpec("a", 5.0)], seed=7)["a"]
     with pytest.raises(IntegrityError, match=r"\(48, 2\)"):
         CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions[:-1])
     with pytest.raises(IntegrityError, match="finite"):
         CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions * float("nan"))
 
 
-def test_missing_size_is_refused() -> None:
-    with pytest.raises(UsageError, match="No sheet size"):
-        build_sheets({"a": (3, 4, 4)}, {}, seed=0)
+def test_a_layer_without_a_spec_is_refused() -> None:
+    with pytest.raises(UsageError, match="No sheet is specified for a"):
+        build_sheets({"a": (3, 4, 4)}, [], seed=0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(units=st.integers(5, 60), seed=st.integers(0, 1000))
 def test_clusters_are_neighbourhoods(units: int, seed: int) -> None:
-    sheet = build_sheets({"a": (8, 8, 8)}, {"a": 36.75}, seed=seed)["a"]
+    sheet = build_sheets({"a": (8, 8, 8)}, [SheetSpec("a", 36.75)], seed=seed)["a"]
     clusters = sample_clusters(sheet, count=6, units=units, generator=torch.Generator().manual_seed(seed))
     assert clusters.units.shape == (6, units)
     for row, near in zip(clusters.units, clusters.proximity, strict=True):
@@ -95,14 +99,14 @@ def test_clusters_are_neighbourhoods(units: int, seed: int) -> None:
 
 
 def test_a_small_sheet_gives_all_its_units() -> None:
-    sheet = build_sheets({"a": (2, 4, 4)}, {"a": 5.0}, seed=0)["a"]
+    sheet = build_sheets({"a": (2, 4, 4)}, [SheetSpec("a", 5.0)], seed=0)["a"]
     clusters = sample_clusters(sheet, count=1, units=500, generator=torch.Generator())
     assert sorted(clusters.units[0].tolist()) == list(range(32))
 
 
 def test_every_unit_of_a_neighbourhood_is_as_likely() -> None:
     """The sheet is one neighbourhood, so each of its 128 units must come in a quarter of the draws."""
-    sheet = build_sheets({"a": (8, 4, 4)}, {"a": 5.0}, seed=0)["a"]
+    sheet = build_sheets({"a": (8, 4, 4)}, [SheetSpec("a", 5.0)], seed=0)["a"]
     sheet = dataclasses.replace(sheet, neighbourhood_mm=100.0)
     clusters = sample_clusters(sheet, count=2000, units=32, generator=torch.Generator().manual_seed(0))
     share = clusters.units.flatten().bincount(minlength=128) / 2000
@@ -111,6 +115,6 @@ def test_every_unit_of_a_neighbourhood_is_as_likely() -> None:
 
 @pytest.mark.parametrize(("count", "units"), [(0, 10), (3, 4)])
 def test_empty_clusters_are_refused(count: int, units: int) -> None:
-    sheet = build_sheets({"a": (2, 4, 4)}, {"a": 5.0}, seed=0)["a"]
+    sheet = build_sheets({"a": (2, 4, 4)}, [SheetSpec("a", 5.0)], seed=0)["a"]
     with pytest.raises(UsageError, match="at least 5 units"):
         sample_clusters(sheet, count=count, units=units, generator=torch.Generator())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tdsnn.errors import UsageError
 from tdsnn.schema import Topography
 from tdsnn.topography.clusters import Clusters, gather, sample_clusters
+from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.losses.stc import STC, lag_kernel, stc_terms
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
 
@@ -184,7 +185,9 @@ def test_window_outside_the_steps_is_refused(window: int) -> None:
 
 
 def sheets() -> dict[str, CorticalSheet]:
-    return build_sheets({"a": (4, 8, 8), "b": (8, 4, 4)}, {"a": 10.0, "b": 20.0}, seed=0)
+    return build_sheets(
+        {"a": (4, 8, 8), "b": (8, 4, 4)}, [SheetSpec("a", 10.0), SheetSpec("b", 20.0)], seed=0
+    )
 
 
 def make_stc(topography: Topography) -> STC:

@@ -17,8 +17,10 @@ from tdsnn.cli.train import describe
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, TdsnnError, UsageError
 from tdsnn.kernels._library import library
+from tdsnn.publish.release import first_images
 from tdsnn.schema import Recipe
-from tdsnn.training import objective, release, session
+from tdsnn.topography.alignment import firing_rates
+from tdsnn.training import objective, session
 from tdsnn.training._draws import batches
 from tdsnn.training.loop import LOG, Trainer
 from tdsnn.training.optim import build_optimizer, set_lr
@@ -169,12 +171,12 @@ def test_a_run_without_a_spatial_loss_measures_no_shares(tmp_path: Path, split: 
 def test_other_spatial_losses_train_on_the_outputs_that_they_need(
     tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch, loss: str, recorded: int
 ) -> None:
-    asked, real = [], objective.record
+    asked, real = [], objective.capture_outputs
     one = ("topography.alpha=5", "topography.beta=0", "topography.warmup_epochs=0")
     factors = ("topography.factor_h=2", "topography.factor_w=2") if loss == "topoloss" else ()
     run = trainer(small(f"topography.loss={loss}", *one, *factors), tmp_path, split)
     monkeypatch.setattr(
-        objective, "record", lambda model, layers: asked.append(len(layers)) or real(model, layers)
+        objective, "capture_outputs", lambda model, layers: asked.append(len(layers)) or real(model, layers)
     )
     quiet = Quiet()
     run.run(quiet, stop_after=6)
@@ -289,7 +291,7 @@ def test_a_penalty_on_firing_rates_lowers_them(tmp_path: Path, split: Split) -> 
         first, last = quiet.lines[0], quiet.lines[-1]
         assert 0 < last["rate"] < 1
         assert f"rate {first['rate']:.3f}" in describe(first)
-        rates.append(release.firing_rates(run.model, split))
+        rates.append(firing_rates(run.model, run.model.sheet_layers, first_images(split)))
     assert rates[0].keys() == set(run.model.sheet_layers)
     assert sum(rates[1].values()) < 0.8 * sum(rates[0].values())
 

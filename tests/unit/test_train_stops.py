@@ -38,7 +38,7 @@ from tdsnn.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 real = manifest.resolve
 manifest.resolve = lambda name: replace(real(name), dataset="digits")
-from tdsnn.training import loop, release
+from tdsnn.training import loop
 loop._SAVE_EVERY_S = SECONDS
 main(sys.argv[1:])
 """

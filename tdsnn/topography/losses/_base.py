@@ -66,7 +66,7 @@ class SpatialLoss(ABC):
 
     @abstractmethod
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
-        """``outputs``: layer name to (T, B, C, H, W); ``generator`` draws what the loss samples."""
+        """``outputs``: layer name to what its module gave; ``generator`` draws what the loss samples."""
 
     @classmethod
     def check(cls, topography: Topography, *, timesteps: int) -> None:

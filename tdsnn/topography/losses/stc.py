@@ -79,7 +79,7 @@ class STC(SpatialLoss):
         """Loss of one batch: L_L and L_S, and the fraction of silent pairs.
 
         Args:
-            outputs: layer name to spikes (T, B, C, H, W) in {0, 1}.
+            outputs: layer name to spikes in {0, 1}, in its sheet's layout.
             generator: CPU generator that draws the clusters.
         """
         terms = self.measure(outputs, generator=generator)

@@ -65,7 +65,7 @@ class TDANN(SpatialLoss):
         """Loss of one batch.
 
         Args:
-            outputs: layer name to (T, B, C, H, W).
+            outputs: layer name to what its module gave, in its sheet's layout.
             generator: CPU generator that draws the clusters.
         """
         losses, masked = [], []

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from tdsnn.models import LIF, LIFConfig, Model, State
+from tdsnn.models import LIF, LIFConfig, Model, SheetSpec, State
 
 
 class Lateral(Model):
-    """One layer of LIF units on a sheet, each with input from the image and from the units around it."""
+    """One layer of LIF units on a sheet, tokens with input from the image and from the tokens around them."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Lateral(Model):
             in_channels=in_channels,
             mean=mean,
             std=std,
-            sheet_sizes_mm={"hidden": 4.0},
+            sheet_specs=[SheetSpec("hidden", 4.0, "tokens")],
         )
         self.from_image = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
@@ -49,5 +49,6 @@ class Lateral(Model):
     def step(self, encoded: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
         after = dict(state)
         current = encoded + self.from_neighbours(state["spikes"])
-        after["spikes"] = self.hidden(current[None], after, "hidden")[0]
-        return self.classify(after["spikes"].mean((2, 3))), after
+        tokens = self.hidden(current.flatten(2).mT[None], after, "hidden")[0]
+        after["spikes"] = tokens.mT.unflatten(2, encoded.shape[2:])
+        return self.classify(tokens.mean(1)), after

@@ -1,4 +1,4 @@
-"""From a finished run to an embedded checkpoint and its release record."""
+"""From a finished run to an entry of the zoo folder: its checkpoint, release record, verdicts and card."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ from tdsnn.benchmark.seeds import RATE_ALIGNMENT
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, file_error, sha256_of
-from tdsnn.models._base import Model
 from tdsnn.report import cards
 from tdsnn.results import accuracy_figure
 from tdsnn.schema import FileRecord, Manifest, Release
-from tdsnn.topography.alignment import Alignment, LayerAlignment
-from tdsnn.topography.responses import record
+from tdsnn.topography.alignment import NEIGHBOURHOODS, LayerAlignment, firing_rates, measure_alignment
 from tdsnn.training.loop import LOG
 from tdsnn.training.state import CHECKPOINT, check_settings, read_log, read_outcome
 from tdsnn.verdicts import CleanVerdicts
 
-ALIGNMENT_IMAGES = 1_000
-ALIGNMENT_CLUSTERS = 50
+MEASURED_IMAGES = 1_000
+"""The first of a split, on which sheets are measured; all of a smaller one."""
 _BATCH = 100
 
 
-def embed(run_dir: Path) -> Release:
+def register_run(run_dir: Path) -> Release:
     """Measure a finished run; put it into ``checkpoints``, ``verdicts`` and ``releases`` of the zoo folder.
 
     Clean accuracy comes from the benchmark itself, over the whole test split, after its gates. What is too
@@ -118,8 +116,14 @@ def _measure(
     measured = clean_verdicts(loaded.entries, dataset=manifest.dataset, test=test, folder=results)
     (clean,) = measured.values()
     figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
-    model = loaded.entries[0].model
-    aligned = alignment(model, test, manifest)
+    model, n = loaded.entries[0].model, min(MEASURED_IMAGES, len(test.labels))
+    aligned = measure_alignment(
+        model,
+        model.sheets,
+        first_images(test),
+        topography=manifest.topography,
+        timesteps=model.timesteps,
+    )
     units = {
         "rate": (RATE_ALIGNMENT, "correlation of rate similarity with proximity"),
         "timing": ("P(r_CCG, d)", "correlation of spike-time similarity with proximity"),
@@ -132,61 +136,39 @@ def _measure(
             "interval": [figure.low, figure.high],
         },
         "parameters": {"value": sum(p.numel() for p in model.parameters()), "unit": "count"},
-        **{units[part][0]: _layers(layers, units[part][1]) for part, layers in aligned.items()},
+        **{units[part][0]: _layers(layers, units[part][1], n=n) for part, layers in aligned.items()},
     }
     if model.neurons:
         metrics["firing rate"] = {
             "unit": "spikes per unit and time step",
-            "n": ALIGNMENT_IMAGES,
-            "layers": {layer: round(rate, 4) for layer, rate in firing_rates(model, test).items()},
+            "n": n,
+            "layers": {
+                layer: round(rate, 4)
+                for layer, rate in firing_rates(model, model.sheet_layers, first_images(test)).items()
+            },
         }
     return metrics, clean
 
 
-def firing_rates(model: Model, split: Split) -> dict[str, float]:
-    """Mean output of each layer with a sheet on the first images of a split, in spikes per unit and step."""
-    sums, images = dict.fromkeys(model.sheet_layers, 0.0), 0
-    for outputs in _outputs(model, split):
-        count = next(iter(outputs.values())).shape[1]
-        images += count
-        for layer in sums:
-            sums[layer] += count * float(outputs[layer].mean(dtype=torch.float32))
-    return {layer: total / images for layer, total in sums.items()}
+def first_images(split: Split) -> Iterator[Tensor]:
+    """The images on which sheets are measured, (N, C, H, W) in [0, 1], in batches."""
+    for start in range(0, min(MEASURED_IMAGES, len(split.labels)), _BATCH):
+        yield split.take(slice(start, min(start + _BATCH, MEASURED_IMAGES)))[0]
 
 
-def _outputs(model: Model, split: Split) -> Iterator[Mapping[str, Tensor]]:
-    """Outputs of the layers with sheets, batch by batch of the first images."""
-    for start in range(0, min(ALIGNMENT_IMAGES, len(split.labels)), _BATCH):
-        images, _ = split.take(slice(start, start + _BATCH))
-        with torch.no_grad(), record(model, model.sheet_layers) as outputs:
-            model(images)
-        yield outputs
-
-
-def alignment(model: Model, split: Split, manifest: Manifest) -> dict[str, dict[str, LayerAlignment]]:
-    """P(r, d) as ``rate`` and P(r_CCG, d) as ``timing`` of each sheet on the first images of a split, on the
-    manifest's neighbourhoods; a model with one time step has no spike times."""
-    topography = manifest.topography
-    measured = Alignment(
-        model.sheets,
-        clusters=ALIGNMENT_CLUSTERS,
-        units=topography.cluster_units,
-        window=min(topography.window, model.timesteps - 1),
-        seed=topography.sheet_seed,
-    )
-    for outputs in _outputs(model, split):
-        measured.update(outputs)
-    found = measured.compute()
-    return found if model.timesteps > 1 else {"rate": found["rate"]}
-
-
-def _layers(values: dict[str, LayerAlignment], unit: str) -> dict[str, Any]:
+def _layers(values: Mapping[str, LayerAlignment], unit: str, *, n: int) -> dict[str, Any]:
     undefined = [layer for layer, value in values.items() if math.isnan(value.mean)]
     if undefined:
         raise GateError(f"Too few units fire in {', '.join(undefined)} to measure the topography there.")
-    return {
-        "unit": f"{unit}, mean over {ALIGNMENT_CLUSTERS} neighbourhoods",
-        "n": ALIGNMENT_IMAGES,
+    found = {
+        "unit": f"{unit}, mean over {NEIGHBOURHOODS} neighbourhoods",
+        "n": n,
         "layers": {layer: round(value.mean, 4) for layer, value in values.items()},
-        "intervals": {layer: [round(value.low, 4), round(value.high, 4)] for layer, value in values.items()},
+        "intervals": {
+            layer: [round(end, 4) for end in value.interval]
+            for layer, value in values.items()
+            if value.interval is not None
+        },
     }
+    reasons = {layer: value.reason for layer, value in values.items() if value.reason}
+    return found | ({"without_interval": reasons} if reasons else {})

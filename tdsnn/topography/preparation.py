@@ -1,4 +1,4 @@
-"""A network and its sheets before training.
+"""The sheets of a network: laid out anew, and pre-optimised by what another network answers.
 
 Pre-optimised sheets are searched layer by layer and saved between rounds, so that a stopped search goes on.
 """
@@ -7,51 +7,47 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import write_atomic
 from tdsnn.kernels._library import library
-from tdsnn.models._base import MODELS, Model, sheet_shapes
+from tdsnn.origin import Origin, digest_of_tensors, require_same
 from tdsnn.progress import Progress, named, silent
-from tdsnn.schema import Manifest, Topography
+from tdsnn.schema import Topography
 from tdsnn.topography.gratings import gratings
+from tdsnn.topography.layouts import SheetSpec
+from tdsnn.topography.outputs import device_of, sheet_shapes
 from tdsnn.topography.positions import PositionSearch, PositionState
-from tdsnn.topography.responses import respond
+from tdsnn.topography.responses import record_responses
 from tdsnn.topography.sheets import CorticalSheet, build_sheets
-from tdsnn.training.origin import Origin, digest_of_tensors, require_same
 
 _SAVE_EVERY_S = 5.0
 
 
-def fresh_model(manifest: Manifest, *, image_size: tuple[int, ...]) -> Model:
-    """A model with weights drawn from the recipe's seed, on sheets drawn from the topography's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(manifest.recipe.seed)
-        model = MODELS.load(manifest.architecture)(**manifest.arguments)
-    model.sheets = fresh_sheets(model, manifest.topography, image_size=image_size)
-    return model
-
-
 def fresh_sheets(
-    model: Model, topography: Topography, *, image_size: tuple[int, ...]
+    model: nn.Module, specs: Iterable[SheetSpec], topography: Topography, *, image_shape: tuple[int, int, int]
 ) -> dict[str, CorticalSheet]:
-    """Retinotopic sheets of a model's sheet layers for images of a size (H, W)."""
-    height, width = image_size
-    shapes = sheet_shapes(model, height=height, width=width)
-    return build_sheets(shapes, model.sheet_sizes_mm, seed=topography.sheet_seed, units_mm=topography.unit_mm)
+    """Retinotopic sheets of a model's layers for images (C, H, W).
+
+    Raises:
+        UsageError: a layer that the model does not have, or that has another layout.
+    """
+    wanted = tuple(specs)
+    shapes = sheet_shapes(model, wanted, image_shape=image_shape)
+    return build_sheets(shapes, wanted, seed=topography.sheet_seed, units_mm=topography.unit_mm)
 
 
 def prepare_sheets(
     sheets: Mapping[str, CorticalSheet],
-    auxiliary: Model,
+    auxiliary: nn.Module,
     topography: Topography,
     *,
     shape: tuple[int, int, int],
@@ -75,7 +71,7 @@ def prepare_sheets(
         IntegrityError: a saved state that cannot be read.
     """
     stimuli = gratings(shape)
-    answers = respond(auxiliary, stimuli, tuple(sheets))
+    answers = record_responses(auxiliary, stimuli, [sheet.spec for sheet in sheets.values()])
     for layer, sheet in sheets.items():
         if answers[layer].shape != sheet.shape:
             raise UsageError(
@@ -90,7 +86,7 @@ def prepare_sheets(
         search = PositionSearch(
             sheet,
             # Compiled, one core needs 11 s for all sheets of width 16; the way through CUDA was not measured.
-            answers[layer].rates.to("cpu" if library() else auxiliary.mean.device),
+            answers[layer].rates.to("cpu" if library() else device_of(auxiliary)),
             attempts_per_unit=topography.attempts_per_unit,
             seed=topography.sheet_seed,
             compiled=bool(library()),
