@@ -1,12 +1,14 @@
 """A sweep's document as one row for each group: what its settings cost in accuracy and what they bring.
 
-A group is one entry under one label, over its seeds. Intervals are Student's t over seeds, since the question
-is what another training would give; the accuracy of a lone seed has its Wilson interval over images instead,
-and everything else of it none. Means over layers are over the same layers in every group.
+A group is one entry under one label, over its seeds; those of an entry stand in the order of the numbers in
+their labels. Intervals are Student's t over seeds, since the question is what another training would give;
+the accuracy of a lone seed has its Wilson interval over images instead, and everything else of it none. Means
+over layers are over the same layers in every group.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,6 +20,7 @@ from tdsnn.report._sweep_groups import Difference, Group, group_of, manifest_of,
 from tdsnn.stats import holm, paired_mean_difference
 
 SCHEMA = 1
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,8 @@ def summarise(document: SweepDocument, *, baseline: str | None = None) -> SweepR
         UsageError: no such group, or a group that mixes settings or images.
     """
     members: dict[tuple[str, str], list[SweepRun]] = {}
-    for run in document.runs:
+    entries = list(dict.fromkeys(run.entry for run in document.runs))
+    for run in sorted(document.runs, key=lambda run: (entries.index(run.entry), _natural(run.label))):
         members.setdefault((run.entry, run.label), []).append(run)
     aligned, silent = _layers(run.alignment for run in document.runs)
     smooth, undefined = _layers(run.smoothness for run in document.runs if run.smoothness is not None)
@@ -92,6 +96,11 @@ def summarise(document: SweepDocument, *, baseline: str | None = None) -> SweepR
         smoothness_layers=smooth,
         notes=tuple(notes),
     )
+
+
+def _natural(name: str) -> list[str | float]:
+    """A key that sorts numbers in names as numbers: 3 before 10."""
+    return [float(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(name))]
 
 
 def _layers(runs: Iterable[Mapping[str, float | None]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
