@@ -21,7 +21,8 @@ USE = """
 import json, torch, tdsnn
 from tdsnn.data import load_split
 
-outcome = tdsnn.train("lateral", device="cpu", run_dir="run")
+spatial = ["topography.alpha=0.5", "topography.beta=0.5", "topography.clusters=2"]
+outcome = tdsnn.train("lateral", device="cpu", run_dir="run", settings=spatial)
 model = tdsnn.load(outcome.checkpoint)
 images, labels = load_split("bars", "test").take(slice(0, 50))
 bench = tdsnn.bench(outcome.checkpoint, attacks=["jitter:tries=2", "pgd:steps=2"], eps=[8, 64], n=200)
@@ -29,6 +30,8 @@ steps = torch.stack(list(tdsnn.stream(model, images)))
 survey = tdsnn.topo(outcome.checkpoint, metrics=["neighbours"], out="maps")
 print(json.dumps({
     "held_out_accuracy": outcome.held_out_accuracy,
+    "layouts": {layer: [sheet.layout, list(sheet.shape)] for layer, sheet in model.sheets.items()},
+    "log": [json.loads(line) for line in open("run/log.jsonl")],
     "bench": bench.document(),
     "table": str(bench),
     "right_at_the_end": float((steps.mean(0).argmax(1) == labels).float().mean()),
@@ -74,6 +77,8 @@ def test_it_trains_benches_streams_and_maps(site: Path, tmp_path: Path) -> None:
     found: dict[str, Any] = json.loads(python(site, tmp_path, "-c", USE))
     assert found["held_out_accuracy"] > 0.8, "half of the answers are right by chance"
     assert found["right_at_the_end"] > 0.8
+    assert found["layouts"] == {"hidden": ["tokens", [8, 8, 8]]}
+    assert 0 < found["log"][-1]["L_L"] < 0.5, "places at random give a half"
     assert found["steps_agree"]
     assert 1 <= found["mean_steps"] <= 4
     cells = {(cell["attack"], cell["eps_255"]): cell["accuracy"]["value"] for cell in found["bench"]["cells"]}
