@@ -37,6 +37,7 @@ class Model(Pretrained, nn.Module, ABC):
         timesteps: T, at least 1; a model without spikes has 1.
         mean, std: per-channel constants of the input normalisation, in units of [0, 1] pixels.
         sheet_specs: the modules whose outputs lie on cortical sheets, in which layout, and the sheets' sizes.
+            In :meth:`step` such a module gives one time step, or leaves the axis of time out.
     """
 
     mean: Tensor

@@ -1,1 +1,1 @@
-"""From a release to a commit on a Hub."""
+"""From a finished run to a release, and from there to a commit on a Hub."""

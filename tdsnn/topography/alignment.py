@@ -144,7 +144,7 @@ def _summary(values: Tensor, clusters: Clusters) -> LayerAlignment:
     units, total = clusters.units.shape[1], len(clusters.sheet.positions)
     if units > LARGEST_SHARE * total:
         return LayerAlignment(
-            mean, None, count, f"each neighbourhood has {units} of the sheet's {total} units"
+            mean, None, count, f"all neighbourhoods are alike, with {units} of the sheet's {total} units"
         )
     half = float(stdtrit(count - 1, 0.975)) * float(values.std()) / math.sqrt(count)
     return LayerAlignment(mean, (mean - half, mean + half), count)

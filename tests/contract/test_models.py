@@ -10,7 +10,6 @@ from tdsnn.errors import UsageError
 from tdsnn.models._base import Model
 from tdsnn.models._registry import MODELS
 from tdsnn.schema import Topography
-from tdsnn.topography.layouts import has_time
 from tdsnn.topography.outputs import capture_outputs
 from tdsnn.topography.preparation import fresh_sheets
 
@@ -123,8 +122,6 @@ def test_sheet_layers_give_the_units_of_their_sheets(model: Model, images: torch
     assert sheets.keys() == model.sheet_specs.keys()
     for layer, sheet in sheets.items():
         assert sheet.spec == model.sheet_specs[layer] or sheet.spec.grid == sheet.shape[1:]
-        assert has_time(outputs[layer], sheet.layout)
-        assert outputs[layer].ndim == {"maps": 5, "tokens": 4}[sheet.layout]
         assert sheet.as_maps(outputs[layer]).shape == (model.timesteps, 9, *sheet.shape)
         assert sheet.spec.units(outputs[layer]).shape == (model.timesteps, 9, len(sheet.positions))
     with capture_outputs(model, []) as outputs:

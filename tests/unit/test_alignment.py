@@ -78,7 +78,8 @@ def test_neighbourhoods_of_most_units_have_no_interval(model: Model, split: Spli
             assert (found.interval is None) == (min(units, total) > LARGEST_SHARE * total), layer
             if found.interval is None:
                 assert (
-                    found.reason == f"each neighbourhood has {min(units, total)} of the sheet's {total} units"
+                    found.reason
+                    == f"all neighbourhoods are alike, with {min(units, total)} of the sheet's {total} units"
                 )
                 assert -1 <= found.mean <= 1
 
@@ -114,7 +115,7 @@ def test_a_release_states_what_it_was_measured_on(
     for name in ("P(r, d)", "P(r_CCG, d)"):
         metric = metrics[name]
         assert metric["without_interval"] == dict.fromkeys(
-            ("layer4.0", "layer4.1"), "each neighbourhood has 100 of the sheet's 128 units"
+            ("layer4.0", "layer4.1"), "all neighbourhoods are alike, with 100 of the sheet's 128 units"
         )
         assert metric["intervals"].keys() | metric["without_interval"].keys() == metric["layers"].keys()
         assert all(low < high for low, high in metric["intervals"].values())
