@@ -29,6 +29,10 @@ class _Classification(Task):
         """Cross-entropy (N,)."""
         return F.cross_entropy(outputs, targets, reduction="none")
 
+    def training_loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """Cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv:1512.00567), () over the batch."""
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(N,) bool: right or not."""
         return outputs.argmax(1) == targets
