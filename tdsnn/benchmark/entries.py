@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tdsnn import zoo
-from tdsnn.benchmark.names import Twin, require_alike
+from tdsnn.benchmark.names import Twin, require_alike, trained_under_attack
 from tdsnn.benchmark.plan import ModelEntry
 from tdsnn.errors import UsageError
 from tdsnn.zoo import Opened
@@ -69,6 +69,7 @@ def _entry(name: str, opened: Opened, twin: Twin) -> ModelEntry:
         model=opened.model,
         checkpoint_sha256=opened.weights_sha256,
         source=opened.location.source,
+        adversarially_trained=trained_under_attack(opened.config),
         twin=twin.name,
         alone=twin.lacking,
     )
