@@ -1,17 +1,23 @@
-"""The contract of tasks: what a network has learned, and how its answers are scored and compared."""
+"""The contract of tasks: what a network has learned, and how its answers are scored and compared.
+
+Neither this nor a task of the project imports torch before a loss is asked for: stored scores are compared
+without it.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import Registry
 from tdsnn.results import Figure
 from tdsnn.stats import PairedDifference
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TASKS: Registry[Task] = Registry("task", "tdsnn.tasks", "tdsnn-zoo data list")
 

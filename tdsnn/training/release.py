@@ -21,8 +21,8 @@ from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, file_error, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
-from tdsnn.results import accuracy_figure
 from tdsnn.schema import FileRecord, Manifest, Release
+from tdsnn.tasks._base import TASKS
 from tdsnn.topography.alignment import Alignment, LayerAlignment
 from tdsnn.topography.responses import record
 from tdsnn.training.loop import LOG
@@ -117,7 +117,7 @@ def _measure(
     loaded = load_entries([str(checkpoint.resolve())], device=torch.device("cpu"), compiled=True)
     measured = clean_verdicts(loaded.entries, dataset=manifest.dataset, test=test, folder=results)
     (clean,) = measured.values()
-    figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
+    figure = TASKS.load(clean.task).figure(clean.scores)
     model = loaded.entries[0].model
     aligned = alignment(model, test, manifest)
     units = {
@@ -127,7 +127,7 @@ def _measure(
     metrics = {
         "clean_accuracy": {
             "value": figure.value,
-            "unit": "%",
+            "unit": figure.unit,
             "n": figure.n,
             "interval": [figure.low, figure.high],
         },
