@@ -1,7 +1,8 @@
-"""Which test images a release gets right, kept beside it so that it can be compared without its weights.
+"""How a release does on each test image, kept beside it so that it can be compared without its weights.
 
-``verdicts/NAME.safetensors`` of a zoo folder has one array ``right``, the (n,) verdicts in the order of the
-test split as bits (``numpy.packbits``), and a JSON text that says which weights and which images they are of.
+``verdicts/NAME.safetensors`` of a zoo folder has one array, the (n,) scores in the order of the test split:
+``right``, bits (``numpy.packbits``) that say which images are answered right, or ``scores``, fp32, of a task
+that is not only right or wrong; and a JSON text that says which weights and which images they are of.
 Equal verdicts give equal bytes. Publishing a run writes the file; one that is about other weights than the
 release has now counts as not there.
 """
@@ -26,7 +27,9 @@ from tdsnn.results import digest_of
 from tdsnn.schema import Release
 
 _SCHEMA = 1
-_ARRAY = "right"
+_BITS, _SCORES = "right", "scores"
+_FIRST_TASK = "classification"
+"""Of files that name no task."""
 _ABOUT = "about"
 _LENGTH_BYTES = 8
 """Of the number at the start of a safetensors file that says how long its JSON header is."""
@@ -39,8 +42,10 @@ class CleanVerdicts:
     weights_sha256: str
     data_digest: str
     """Content of the split."""
-    right: NDArray[np.bool_]
-    """(n,) whether each image is classified correctly."""
+    scores: NDArray[np.bool_ | np.float32]
+    """(n,) score of each image by the task; of a classifier whether it is right."""
+    task: str = _FIRST_TASK
+    """Name of what was learned, of :mod:`tdsnn.tasks`."""
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself; its digest covers the verdicts."""
@@ -48,9 +53,17 @@ class CleanVerdicts:
             "schema": _SCHEMA,
             "weights_sha256": self.weights_sha256,
             "data_digest": self.data_digest,
-            "n": self.right.size,
+            "n": self.scores.size,
+            **({} if self.task == _FIRST_TASK else {"task": self.task}),
         }
-        return known | {"digest": digest_of([known, np.packbits(self.right).tobytes().hex()])}
+        (array,) = self.arrays().values()
+        return known | {"digest": digest_of([known, array.tobytes().hex()])}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The one array of the file."""
+        if self.scores.dtype == np.bool_:
+            return {_BITS: np.packbits(self.scores.astype(bool))}
+        return {_SCORES: self.scores.astype("<f4")}
 
 
 def path_of(name: str) -> Path:
@@ -63,7 +76,7 @@ def write(name: str, verdicts: CleanVerdicts) -> Path:
     path = path_of(name)
     about = json.dumps(verdicts.about(), sort_keys=True)
     # One text, because safetensors writes several in any order.
-    write_atomic(path, save({_ARRAY: np.packbits(verdicts.right)}, metadata={_ABOUT: about}))
+    write_atomic(path, save(verdicts.arrays(), metadata={_ABOUT: about}))
     return path
 
 
@@ -87,19 +100,25 @@ def read(release: Release) -> CleanVerdicts | None:
 
 
 def _parse(content: bytes) -> CleanVerdicts:
-    bits = load(content)[_ARRAY]
+    ((name, array),) = load(content).items()
     header = content[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")]
     about: Mapping[str, Any] = json.loads(json.loads(header)["__metadata__"][_ABOUT])
     if about["schema"] != _SCHEMA:
         raise ValueError(f"they are not of schema {_SCHEMA}")
-    if bits.size * 8 - 7 > about["n"] or about["n"] > bits.size * 8:
-        raise ValueError(f"{bits.size} bytes do not hold the verdicts on {about['n']} images")
+    if name == _BITS:
+        if array.size * 8 - 7 > about["n"] or about["n"] > array.size * 8:
+            raise ValueError(f"{array.size} bytes do not hold the verdicts on {about['n']} images")
+        scores = np.unpackbits(array, count=about["n"]).astype(bool)
+    else:
+        scores = array
     found = CleanVerdicts(
         weights_sha256=about["weights_sha256"],
         data_digest=about["data_digest"],
-        right=np.unpackbits(bits, count=about["n"]).astype(bool),
+        scores=scores,
+        task=about.get("task", _FIRST_TASK),
     )
     # Packed again, so that bits beyond the last image count too.
-    if about != found.about() or not np.array_equal(np.packbits(found.right), bits):
+    packed = found.arrays()
+    if about != found.about() or [*packed] != [name] or not np.array_equal(packed[name], array):
         raise ValueError("their content differs from its digest")
     return found

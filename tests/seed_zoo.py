@@ -63,7 +63,7 @@ def judged(made: Release, verdict: NDArray[np.bool_], *, digest: str = DIGEST) -
     """Keep verdicts of a release."""
     sha256 = made.weights_sha256
     assert sha256 is not None
-    return verdicts.write(made.name, CleanVerdicts(weights_sha256=sha256, data_digest=digest, right=verdict))
+    return verdicts.write(made.name, CleanVerdicts(weights_sha256=sha256, data_digest=digest, scores=verdict))
 
 
 def build(project: Path, *, seeds: tuple[int, ...] = (0, 1, 2)) -> Path:

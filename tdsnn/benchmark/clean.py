@@ -44,6 +44,7 @@ def clean_verdicts(
         found[entry.name] = CleanVerdicts(
             weights_sha256=entry.checkpoint_sha256,
             data_digest=test.digest,
-            right=stored.values.astype(bool),
+            scores=stored.values,
+            task=test.task,
         )
     return found

@@ -9,7 +9,7 @@ import torch
 
 from tdsnn import zoo
 from tdsnn.attacks._gradient import inference, respond
-from tdsnn.benchmark.names import Twin, require_alike
+from tdsnn.benchmark.names import Twin, require_alike, trained_under_attack
 from tdsnn.benchmark.plan import ModelEntry
 from tdsnn.data._base import Split
 from tdsnn.errors import UsageError
@@ -87,6 +87,7 @@ def _entry(name: str, opened: Opened, twin: Twin) -> ModelEntry:
         model=opened.model,
         checkpoint_sha256=opened.weights_sha256,
         source=opened.location.source,
+        adversarially_trained=trained_under_attack(opened.config),
         twin=twin.name,
         alone=twin.lacking,
     )

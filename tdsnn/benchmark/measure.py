@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdsnn.attacks._gradient import inference, respond
 from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.compare import left_standing
 from tdsnn.benchmark.gates import Gate, check_attack, check_model
 from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.errors import GateError
+from tdsnn.evaluation import clean_scores
 from tdsnn.results import Cell, ResultFolder, Scores
 from tdsnn.table import CLEAN, titled
 
@@ -201,8 +201,7 @@ def _scores(
 
 
 def _clean(plan: Plan, entry: ModelEntry, batch: range, x: Tensor, y: Tensor) -> Tensor:
-    with inference(entry.model):
-        return plan.task.score(respond(entry.model, x), y)
+    return clean_scores(entry.model, x, y, task=plan.task)
 
 
 def _attacked(plan: Plan, job: _Job, before: NDArray[Any], batch: range, x: Tensor, y: Tensor) -> Tensor:

@@ -60,6 +60,14 @@ def require_alike(name: str, ours: CheckpointConfig, twin: str, theirs: Checkpoi
     _require_equal(name, _described(ours), twin, _described(theirs))
 
 
+def trained_under_attack(config: CheckpointConfig) -> bool:
+    """Whether the recipe of the zoo entry that a checkpoint says it is of attacks each training batch."""
+    try:
+        return bool(manifest.resolve(config.name).recipe.adversarial)
+    except UsageError:  # no entry of the zoo
+        return False
+
+
 def _twin_of_entry(model: Manifest) -> Twin:
     if not model.topographic:
         return Twin()

@@ -29,7 +29,7 @@ from tdsnn.tasks._base import TASKS, Task
 
 _NUMERIC_PARTS = (
     *("attacks", "benchmark", "data", "kernels", "metrics", "models", "tasks", "topography"),
-    *("results.py", "runtime.py", "stats.py", "weights.py", "zoo.py"),
+    *("evaluation.py", "results.py", "runtime.py", "stats.py", "weights.py", "zoo.py"),
 )
 """Code that can change a score; an edit elsewhere keeps finished cells valid."""
 

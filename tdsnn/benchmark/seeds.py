@@ -16,17 +16,17 @@ from tdsnn import store, verdicts
 from tdsnn.benchmark.pairing import Pairing
 from tdsnn.benchmark.seed_tables import tables
 from tdsnn.errors import IntegrityError, MissingError
-from tdsnn.results import Figure, accuracy_figure, difference_figure
+from tdsnn.results import Figure, difference_figure
 from tdsnn.schema import Release
 from tdsnn.stats import (
     EQUIVALENCE_MARGIN,
     Interval,
     equivalent,
     holm,
-    paired_difference,
     paired_mean_difference,
     t_interval,
 )
+from tdsnn.tasks._base import TASKS
 from tdsnn.verdicts import CleanVerdicts
 
 SCHEMA = 1
@@ -146,7 +146,7 @@ def compare_seeds(pairing: Pairing, known: Mapping[str, CleanVerdicts]) -> SeedC
         IntegrityError: the verdicts are about different images.
     """
     images = {
-        release.name: (known[release.name].data_digest, known[release.name].right.size)
+        release.name: (known[release.name].data_digest, known[release.name].scores.size)
         for release in pairing.releases
     }
     first, (digest, n) = next(iter(images.items()))
@@ -175,8 +175,9 @@ def compare_seeds(pairing: Pairing, known: Mapping[str, CleanVerdicts]) -> SeedC
 
 
 def _rows(pairing: Pairing, known: Mapping[str, CleanVerdicts]) -> tuple[SeedPair, ...]:
+    task = TASKS.load(next(iter(known.values())).task)
     found = [
-        (seed, releases, paired_difference(*(known[release.name].right for release in releases)))
+        (seed, releases, task.compare(*(known[release.name].scores for release in releases)))
         for seed, releases in pairing.pairs.items()
     ]
     adjusted = holm([difference.p_value for *_, difference in found])
@@ -206,7 +207,7 @@ def _network(release: Release, found: CleanVerdicts, *, twins: bool) -> Network:
     return Network(
         name=release.name,
         weights_sha256=found.weights_sha256,
-        accuracy=accuracy_figure(int(found.right.sum()), found.right.size),
+        accuracy=TASKS.load(found.task).figure(found.scores),
         alignment=fmean(layers.values()) if layers else None,
     )
 

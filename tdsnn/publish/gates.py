@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from scipy.stats import hypergeom
-from torch import nn
 
 from tdsnn import zoo
 from tdsnn.benchmark.gates import Gate, check_model
-from tdsnn.data._base import Split, load_split
+from tdsnn.data._base import load_split
 from tdsnn.errors import GateError
+from tdsnn.evaluation import clean, evaluate
 from tdsnn.manifest import load_release, resolve
 from tdsnn.progress import Progress, silent
+from tdsnn.tasks._base import TASKS
 
 SAMPLE = 1000
 """Test images on which the stored accuracy must show again."""
 RISK = 1e-3
 """Share of faithful models that the accuracy gate would refuse."""
-_BATCH, _GATED = 100, 32
+_GATED = 32
 
 
 def check_release(name: str, *, progress: Progress = silent) -> list[Gate]:
@@ -46,11 +45,10 @@ def check_release(name: str, *, progress: Progress = silent) -> list[Gate]:
     indices = np.sort(np.random.default_rng(0).permutation(len(test.labels))[:SAMPLE])
     passed = check_model(opened.model, test.take(indices[:_GATED])[0], num_classes=opened.model.num_classes)
     opened.model.compile_operators()
-    right = _count_right(opened.model, test, indices, progress)
-    return [
-        *passed,
-        _accuracy_gate(manifest.name, right, len(indices), float(stored["value"]), len(test.labels)),
-    ]
+    judge = clean(opened.model, TASKS.load(test.task))
+    scores = evaluate(judge, test, device=opened.model.mean.device, rows=indices, progress=progress)
+    right, stated = int(scores.sum()), float(stored["value"])
+    return [*passed, _accuracy_gate(manifest.name, right, len(indices), stated, len(test.labels))]
 
 
 def _accuracy_gate(name: str, right: int, n: int, stored_percent: float, total: int) -> Gate:
@@ -69,13 +67,3 @@ def _accuracy_gate(name: str, right: int, n: int, stored_percent: float, total: 
         limit=max(high - stored_percent, stored_percent - low),
         unit="points",
     )
-
-
-def _count_right(model: nn.Module, test: Split, indices: NDArray[np.int64], progress: Progress) -> int:
-    right = 0
-    for start in range(0, len(indices), _BATCH):
-        images, labels = test.take(indices[start : start + _BATCH])
-        with torch.no_grad():
-            right += int((model(images).argmax(1) == labels).sum())
-        progress(min(start + _BATCH, len(indices)), len(indices))
-    return right

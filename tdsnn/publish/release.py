@@ -19,9 +19,10 @@ from tdsnn.benchmark.seeds import RATE_ALIGNMENT
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, file_error, sha256_of
+from tdsnn.models._base import Model
 from tdsnn.report import cards
-from tdsnn.results import accuracy_figure
 from tdsnn.schema import FileRecord, Manifest, Release
+from tdsnn.tasks._base import TASKS
 from tdsnn.topography.alignment import NEIGHBOURHOODS, LayerAlignment, firing_rates, measure_alignment
 from tdsnn.training.loop import LOG
 from tdsnn.training.state import CHECKPOINT, check_settings, read_log, read_outcome
@@ -115,8 +116,9 @@ def _measure(
     loaded = load_entries([str(checkpoint.resolve())], device=torch.device("cpu"), compiled=True)
     measured = clean_verdicts(loaded.entries, dataset=manifest.dataset, test=test, folder=results)
     (clean,) = measured.values()
-    figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
+    figure = TASKS.load(clean.task).figure(clean.scores)
     model, n = loaded.entries[0].model, min(MEASURED_IMAGES, len(test.labels))
+    assert isinstance(model, Model), "a checkpoint is of this project"
     aligned = measure_alignment(
         model,
         model.sheets,
@@ -131,7 +133,7 @@ def _measure(
     metrics = {
         "clean_accuracy": {
             "value": figure.value,
-            "unit": "%",
+            "unit": figure.unit,
             "n": figure.n,
             "interval": [figure.low, figure.high],
         },

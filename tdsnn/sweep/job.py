@@ -19,6 +19,7 @@ from filelock import Timeout
 
 from tdsnn.errors import Interrupted, TdsnnError
 from tdsnn.files import file_error
+from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.schema import Table
 from tdsnn.sweep.state import BEAT_SECONDS, FAILED, Failure, write_beat, write_failure
 from tdsnn.training.session import train
@@ -130,4 +131,6 @@ def work(job: Job) -> int:
 
 
 if __name__ == "__main__":
+    # The process is ours alone, and ends with the run.
+    keep_freed_memory()
     sys.exit(work(msgspec.json.decode(sys.argv[1], type=Job)))

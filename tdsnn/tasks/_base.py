@@ -1,16 +1,23 @@
-"""The contract of tasks: what a network has learned, and how its answers are scored and compared."""
+"""The contract of tasks: what a network has learned, and how its answers are scored and compared.
+
+Neither this nor a task of the project imports torch before a loss is asked for: stored scores are compared
+without it.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tdsnn.errors import UsageError
 from tdsnn.registry import Registry
 from tdsnn.results import Figure
 from tdsnn.stats import PairedDifference
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TASKS: Registry[Task] = Registry("task", "tdsnn.tasks", "tdsnn-zoo data list")
 
@@ -28,6 +35,23 @@ class Task(ABC):
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What gradient attacks raise: (N,), of outputs (N, K) and targets (N,), differentiable."""
+
+    def training_loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """What training lowers: (), of outputs (N, K) and targets (N,), differentiable.
+
+        Args:
+            label_smoothing: share of each target, in [0, 1), that is spread over all answers; of a task that
+                does not say how, 0.
+
+        Raises:
+            UsageError: this task has no label smoothing.
+        """
+        if label_smoothing:
+            raise UsageError(
+                f"What this network learns has no labels that can be smoothed by {label_smoothing:g}.",
+                hint="Train it with --set label_smoothing=0",
+            )
+        return self.loss(outputs, targets).mean()
 
     @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from tdsnn.results import Figure, accuracy_figure
 from tdsnn.stats import PairedDifference, paired_difference
 from tdsnn.tasks._base import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["CLASSIFICATION"]
 
@@ -27,7 +28,15 @@ class _Classification(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy (N,)."""
+        from torch.nn import functional as F
+
         return F.cross_entropy(outputs, targets, reduction="none")
+
+    def training_loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """Cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv:1512.00567), () over the batch."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(N,) bool: right or not."""

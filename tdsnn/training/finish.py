@@ -9,6 +9,23 @@ from torch import Tensor, nn
 
 from tdsnn.errors import GateError
 from tdsnn.runtime import deterministic
+from tdsnn.schema import Recipe
+from tdsnn.training.optim import Average
+
+
+def finish(model: nn.Module, recipe: Recipe, *, average: Average | None, batches: Iterable[Tensor]) -> None:
+    """Turn a model into the one to publish: averaged weights, rounded, settled statistics, eval mode.
+
+    Args:
+        batches: for :func:`settle_statistics`; looked at only where the recipe settles them.
+    """
+    if average is not None:
+        model.load_state_dict(average.values)
+    if recipe.weight_format == "fp16":
+        round_weights(model)
+    if recipe.bn_batches:
+        settle_statistics(model, batches)
+    model.eval()
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""Images on their way into a network that is trained, and how many of them it gets right."""
+"""Training images on their way into the network."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +10,9 @@ from torch import Tensor
 
 from tdsnn.data._augment import augment
 from tdsnn.data._base import Split
-from tdsnn.models._base import Model
-from tdsnn.runtime import deterministic
-
-_EVALUATION_BATCH = 250
+from tdsnn.errors import UsageError
+from tdsnn.schema import Recipe
+from tdsnn.training._draws import batches, generator
 
 
 def prepare(
@@ -23,16 +23,46 @@ def prepare(
     return x.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
-def accuracy(model: Model, split: Split, *, device: torch.device) -> float:
-    """Fraction of a split's images classified correctly, in full precision; the model's mode is kept."""
-    training = model.training
-    model.eval()
-    correct = 0
-    with deterministic():
-        for start in range(0, len(split.labels), _EVALUATION_BATCH):
-            images, labels = split.take(slice(start, start + _EVALUATION_BATCH))
-            x = images.to(device).contiguous(memory_format=torch.channels_last)
-            correct += int((model(x).argmax(1) == labels.to(device)).sum())
-    model.train(training)
-    return correct / len(split.labels)
+class Batches:
+    """The full batches of each epoch, in an order and with augmentations that the recipe's seed fixes.
+
+    Args:
+        split: images to learn from.
+        processes: how many share each batch equally.
+
+    Raises:
+        UsageError: a batch that is larger than the split, or cannot be shared equally.
+    """
+
+    def __init__(self, split: Split, recipe: Recipe, *, processes: int, device: torch.device) -> None:
+        self._split, self._recipe, self._device = split, recipe, device
+        size, images = recipe.batch_size, len(split.labels)
+        self.steps = images // size
+        """Batches in one epoch."""
+        if not self.steps:
+            raise UsageError(
+                f"A batch of {size} is more than the {images} training images.",
+                hint=f"For example --set batch_size={min(64, images)}",
+            )
+        # With unequal shares the images of the smaller ones would count for more.
+        if size % processes:
+            raise UsageError(
+                f"A batch of {size} images cannot be shared equally by {processes} processes.",
+                hint=f"For example --set batch_size={processes * math.ceil(size / processes)}",
+            )
+
+    def plan(self, epoch: int) -> tuple[Tensor, ...]:
+        """Rows of the split (N,) of each batch, in order."""
+        size = self._recipe.batch_size
+        return batches(self._recipe.seed, epoch, samples=len(self._split.labels), batch_size=size)
+
+    def load(self, rows: Tensor, *, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) in [0, 1] and targets (N,) of these rows, on the device.
+
+        Args:
+            epoch, step, rank: of the batch and the process; they fix the augmentation.
+        """
+        draws = generator(self._recipe.seed, "augment", epoch, step, rank)
+        images = torch.from_numpy(self._split.images[rows.numpy()])
+        x = prepare(images, self._recipe.augmentation, generator=draws, device=self._device)
+        return x, torch.from_numpy(self._split.labels[rows.numpy()]).to(self._device)

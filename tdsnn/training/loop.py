@@ -15,26 +15,25 @@ from torch import Tensor
 
 from tdsnn import zoo
 from tdsnn.data._base import Split
-from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.errors import IntegrityError
 from tdsnn.files import file_error
-from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.models._base import Model
 from tdsnn.models._checkpoint import require_savable
-from tdsnn.origin import Origin, require_same
+from tdsnn.origin import Origin
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.topography.preparation import prepare_sheets
-from tdsnn.training._draws import batches, generator
-from tdsnn.training.adversarial import Adversary, robust_accuracy
-from tdsnn.training.finish import round_weights, settle_statistics
+from tdsnn.training.adversarial import Adversary
+from tdsnn.training.finish import finish
 from tdsnn.training.fresh import fresh_model
-from tdsnn.training.images import accuracy, prepare
+from tdsnn.training.images import Batches
+from tdsnn.training.monitor import held_out_scores
 from tdsnn.training.objective import Objective, diverged
 from tdsnn.training.optim import Average, build_optimizer, set_lr
-from tdsnn.training.progress import Meter, Position, Watcher
-from tdsnn.training.state import CHECKPOINT, STATE, keep_lines, load_state, save_state, settings_digest
+from tdsnn.training.progress import Meter, Position, Watcher, log_line
+from tdsnn.training.state import CHECKPOINT, keep_lines, load_state, save_state, settings_digest
 from tdsnn.training.stopping import Stop
 
 LOG = "log.jsonl"
@@ -74,7 +73,7 @@ class Trainer:
         self.processes = self.accelerator.num_processes
         # Of several processes each has a device of its own, which only the launcher knows.
         self.device = device if self.processes == 1 else self.accelerator.device
-        self._check_batch()
+        self.batches = Batches(train, recipe, processes=self.processes, device=self.device)
         self.position = Position()
         self.meter = Meter()
         self._cpu_before = -time.process_time()
@@ -83,44 +82,24 @@ class Trainer:
         require_savable(self.model)
         self.model.to(memory_format=torch.channels_last)
         compiled = recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
-        if compiled:
-            keep_freed_memory()
         self._arranged_by: str | None = None
         if manifest.topographic and manifest.topography.preparation == PREPARATION:
             # What the loss refuses needs no search before.
-            SPATIAL_LOSSES.load(manifest.topography.loss)(self.model, manifest.topography)
+            SPATIAL_LOSSES.load(manifest.topography.loss).check_network(self.model, manifest.topography)
             twin = zoo.open_model(auxiliary or manifest.twin)
             self._arranged_by = twin.weights_sha256
             source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
             self._prepare_sheets(twin.model.to(self.device), source)
-        self.objective = Objective(manifest, self.model, compiled=compiled)
+        task = TASKS.load(train.task)
+        self.objective = Objective(manifest, task, self.model, compiled=compiled)
         self._adversary: Adversary | None = None
         if recipe.adversarial:
-            self._adversary = Adversary(recipe.adversarial, task=TASKS.load(train.task), recipe=recipe)
+            self._adversary = Adversary(recipe.adversarial, task=task, recipe=recipe)
         self.model.to(self.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, build_optimizer(self.model, recipe), device_placement=[False, False]
         )
         self.average = Average(self.model, recipe.ema_decay) if recipe.ema_decay else None
-
-    def _check_batch(self) -> None:
-        size, images = self.manifest.recipe.batch_size, len(self.train.labels)
-        if not self.steps_per_epoch:
-            raise UsageError(
-                f"A batch of {size} is more than the {images} training images.",
-                hint=f"For example --set batch_size={min(64, images)}",
-            )
-        # With unequal shares the images of the smaller ones would count for more.
-        if size % self.processes:
-            raise UsageError(
-                f"A batch of {size} images cannot be shared equally by {self.processes} processes.",
-                hint=f"For example --set batch_size={self.processes * math.ceil(size / self.processes)}",
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches in one epoch."""
-        return len(self.train.labels) // self.manifest.recipe.batch_size
 
     @property
     def cpu_seconds(self) -> float:
@@ -145,13 +124,7 @@ class Trainer:
             UsageError: the state comes from other settings, images, sheets or another number of processes.
             IntegrityError: it is damaged.
         """
-        state = load_state(self.folder)
-        require_same(
-            state.get("origin", {}),  # runs of before it was kept have none
-            self.origin,
-            what=f"The saved state '{self.folder / STATE}'",
-            hint="Resume with what the run began with, or start anew with another --run-dir.",
-        )
+        state = load_state(self.folder, origin=self.origin)
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -202,12 +175,8 @@ class Trainer:
             raise
         if self.accelerator.is_main_process:
             self._finish()
-            zoo.save(
-                self.model,
-                self.folder / CHECKPOINT,
-                name=self.manifest.name,
-                dataset=self.manifest.dataset,
-            )
+            name, dataset = self.manifest.name, self.manifest.dataset
+            zoo.save(self.model, self.folder / CHECKPOINT, name=name, dataset=dataset)
 
     def _prepare_sheets(self, auxiliary: Model, source: dict[str, str]) -> None:
         if self.manifest.recipe.compile and auxiliary.mean.device.type == "cpu":
@@ -224,19 +193,10 @@ class Trainer:
 
     def _finish(self) -> None:
         """Turn the model into the one to publish: averaged weights, settled statistics, eval mode."""
-        if self.average is not None:
-            self.model.load_state_dict(self.average.values)
         recipe = self.manifest.recipe
-        if recipe.weight_format == "fp16":
-            round_weights(self.model)
-        if recipe.bn_batches:
-            plan = batches(
-                recipe.seed, recipe.epochs, samples=len(self.train.labels), batch_size=recipe.batch_size
-            )
-            chosen = enumerate(plan[: recipe.bn_batches])
-            passes = (self._batch(rows, epoch=recipe.epochs, step=step)[0] for step, rows in chosen)
-            settle_statistics(self.model, passes)
-        self.model.eval()
+        chosen = enumerate(self.batches.plan(recipe.epochs)[: recipe.bn_batches])
+        passes = (self._batch(rows, epoch=recipe.epochs, step=step)[0] for step, rows in chosen)
+        finish(self.model, recipe, average=self.average, batches=passes)
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
         if self.manifest.topography.preparation == PREPARATION and not self.manifest.topographic:
             self._prepare_sheets(self.model, {"model": self.manifest.name})
@@ -259,11 +219,8 @@ class Trainer:
 
     def _epoch(self) -> Iterator[dict[str, Any]]:
         """Steps left in the current epoch; yields a log line after each."""
-        recipe = self.manifest.recipe
         self.wrapped.train()
-        plan = batches(
-            recipe.seed, self.position.epoch, samples=len(self.train.labels), batch_size=recipe.batch_size
-        )
+        plan = self.batches.plan(self.position.epoch)
         if not self.position.step:
             self.meter = Meter()
         for step in range(self.position.step, len(plan)):
@@ -276,16 +233,16 @@ class Trainer:
     def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
         recipe = self.manifest.recipe
         # Those of the middle of the step: at its start the first would be zero.
-        set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.steps_per_epoch)
+        set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.batches.steps)
         rank = self.accelerator.process_index
-        images, labels = self._batch(chosen[rank :: self.processes], epoch=epoch, step=step, rank=rank)
+        images, targets = self._batch(chosen[rank :: self.processes], epoch=epoch, step=step, rank=rank)
         losses = self.objective(
             self.wrapped,
             images,
-            labels,
+            targets,
             epoch=epoch,
             step=step,
-            fraction=step / self.steps_per_epoch,
+            fraction=step / self.batches.steps,
             with_shares=not self.meter.steps,
         )
         if not math.isfinite(losses.total.item()):
@@ -302,33 +259,22 @@ class Trainer:
             self.meter.shares = losses.shares
         return losses.parts
 
-    def _batch(self, indices: Tensor, *, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
-        """Images as the network is to see them, and their labels."""
-        recipe, rows = self.manifest.recipe, indices.numpy()
-        draws = generator(recipe.seed, "augment", epoch, step, rank)
-        images = torch.from_numpy(self.train.images[rows])
-        x = prepare(images, recipe.augmentation, generator=draws, device=self.device)
-        labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
+    def _batch(self, rows: Tensor, *, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+        """Images as the network is to see them, and their targets."""
+        x, targets = self.batches.load(rows, epoch=epoch, step=step, rank=rank)
         if self._adversary is not None:
-            x = self._adversary.perturb(self.model, x, labels, indices=indices, epoch=epoch, step=step)
-        return x, labels
+            x = self._adversary.perturb(self.model, x, targets, indices=rows, epoch=epoch, step=step)
+        return x, targets
 
     def _line(self) -> dict[str, Any]:
-        line = {
-            "epoch": self.position.epoch,
-            "step": self.position.step,
-            **self.meter.means(),
-            **({"gradient_shares": self.meter.shares} if self.meter.shares else {}),
-            "lr": self.optimizer.param_groups[-1]["lr"],
-            "cpu_seconds": round(self.cpu_seconds, 1),
-        }
-        pace = self.meter.pace()
-        if pace is not None:
-            epochs_left = self.manifest.recipe.epochs - self.position.epoch
-            left = epochs_left * self.steps_per_epoch - self.position.step
-            line["images_per_second"] = self.manifest.recipe.batch_size / pace
-            line["seconds_left"] = left * pace
-        return line
+        return log_line(
+            self.position,
+            self.meter,
+            self.manifest.recipe,
+            steps_per_epoch=self.batches.steps,
+            lr=self.optimizer.param_groups[-1]["lr"],
+            cpu_seconds=self.cpu_seconds,
+        )
 
     def _over_processes(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Means over the processes, whose shares of a batch are equal."""
@@ -339,14 +285,8 @@ class Trainer:
         return dict(zip(sums, mean.tolist(), strict=True))
 
     def held_out_scores(self) -> dict[str, float]:
-        """Accuracy of the network as it is, as a fraction, and under PGD-10 if the recipe is adversarial."""
-        recipe = self.manifest.recipe
-        scores = {"held_out_accuracy": accuracy(self.model, self.held_out, device=self.device)}
-        if recipe.adversarial:
-            scores["held_out_robust_accuracy"] = robust_accuracy(
-                self.model, self.held_out, recipe.adversarial, seed=recipe.seed, device=self.device
-            )
-        return scores
+        """How the network as it is does on the held-out images; see :mod:`tdsnn.training.monitor`."""
+        return held_out_scores(self.model, self.held_out, self.manifest.recipe, device=self.device)
 
     def _close_epoch(self, watcher: Watcher) -> None:
         self.meter.sums = self._over_processes(self.meter.sums)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tdsnn.errors import GateError
 from tdsnn.models._base import Model
 from tdsnn.schema import Manifest
+from tdsnn.tasks._base import Task
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
 from tdsnn.topography.outputs import capture_outputs
 from tdsnn.training._draws import generator
@@ -23,7 +23,7 @@ class Losses:
 
     total: Tensor
     parts: dict[str, Tensor]
-    """For the log, before weighting."""
+    """For the log, before weighting; ``accuracy`` is the mean score of the task."""
     shares: dict[str, float] | None
     """Term to its share of the gradient's norm, where it was asked for."""
 
@@ -32,12 +32,13 @@ class Objective:
     """The weighted sum of all terms of a manifest.
 
     Args:
+        task: what is learned, and how answers are scored.
         model: with its sheets, whose layers the terms look at.
         compiled: whether the spatial loss may use the compiled operators.
     """
 
-    def __init__(self, manifest: Manifest, model: Model, *, compiled: bool) -> None:
-        self._manifest, self._model = manifest, model
+    def __init__(self, manifest: Manifest, task: Task, model: Model, *, compiled: bool) -> None:
+        self._manifest, self._task, self._model = manifest, task, model
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(model, manifest.topography)
@@ -50,7 +51,7 @@ class Objective:
         self,
         forward: Callable[[Tensor], Tensor],
         images: Tensor,
-        labels: Tensor,
+        targets: Tensor,
         *,
         epoch: int,
         step: int,
@@ -60,28 +61,29 @@ class Objective:
         """Losses of a batch.
 
         Args:
-            forward: images to logits through the model, perhaps wrapped.
+            forward: images to outputs through the model, perhaps wrapped.
             images: (N, C, H, W) in [0, 1].
-            labels: true classes (N,).
+            targets: (N,).
             epoch, step: where the run stands; they fix the draws of the spatial loss.
             fraction: of the present epoch that is done, for the warm-up of the spatial loss.
             with_shares: whether to compute the shares of the gradient, at full weight: during the warm-up
                 they already show what is to come.
         """
         recipe = self._manifest.recipe
-        with capture_outputs(self._model, self._layers) as outputs:
-            logits = answer(forward, images, recipe.precision)
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            parts = {"task": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+        with capture_outputs(self._model, self._layers) as layers:
+            outputs = answer(forward, images, recipe.precision)
+            loss = self._task.training_loss(outputs, targets, label_smoothing=recipe.label_smoothing)
+            score = self._task.score(outputs.detach(), targets).float().mean()
+            parts = {"task": loss.detach(), "accuracy": score}
             terms = {"task": loss}
             if recipe.rate_penalty:
-                means = [outputs[name].mean(dtype=torch.float32) for name in self._layers]
+                means = [layers[name].mean(dtype=torch.float32) for name in self._layers]
                 rate = torch.stack(means).mean()
                 parts["rate"] = rate.detach()
                 terms["rate"] = recipe.rate_penalty * rate
             shares = None
             if self.spatial:
-                spatial = self.spatial(outputs, generator=generator(recipe.seed, "clusters", epoch, step))
+                spatial = self.spatial(layers, generator=generator(recipe.seed, "clusters", epoch, step))
                 parts |= spatial.parts
                 if with_shares:
                     shares = gradient_shares(terms | spatial.terms, self._model.parameters())
@@ -94,7 +96,7 @@ class Objective:
 
 
 def answer(forward: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:
-    """Logits (N, K) in fp32 of a pass in the recipe's precision."""
+    """Outputs (N, K) in fp32 of a pass in the recipe's precision."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return forward(images).float()
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from tdsnn.schema import Recipe
+
 
 class Watcher(Protocol):
     """Receives what happens, for progress bars and logs."""
@@ -63,3 +65,24 @@ class Meter:
         """Seconds a step since the start; None before the first one."""
         done = self.steps - self._before
         return (time.perf_counter() - self._started) / done if done else None
+
+
+def log_line(
+    position: Position,
+    meter: Meter,
+    recipe: Recipe,
+    *,
+    steps_per_epoch: int,
+    lr: float,
+    cpu_seconds: float,
+) -> dict[str, Any]:
+    """What log and watcher are told: where the run stands, the means of the epoch so far, and the pace."""
+    line: dict[str, Any] = {"epoch": position.epoch, "step": position.step, **meter.means()}
+    if meter.shares:
+        line["gradient_shares"] = meter.shares
+    line |= {"lr": lr, "cpu_seconds": round(cpu_seconds, 1)}
+    pace = meter.pace()
+    if pace is not None:
+        left = (recipe.epochs - position.epoch) * steps_per_epoch - position.step
+        line |= {"images_per_second": recipe.batch_size / pace, "seconds_left": left * pace}
+    return line

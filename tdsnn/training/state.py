@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from tdsnn import manifest as manifests
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import read_json, write_atomic
+from tdsnn.origin import Origin, require_same
 from tdsnn.results import digest_of
 from tdsnn.schema import Count, Manifest, Sha256, Share, Table, plain, split_options
 from tdsnn.topography.losses._base import complete
@@ -184,11 +185,14 @@ def keep_lines(path: Path, count: int) -> None:
         write_atomic(path, b"".join(lines[:count]))
 
 
-def load_state(folder: Path) -> dict[str, Any]:
+def load_state(folder: Path, *, origin: Origin | None = None) -> dict[str, Any]:
     """The last saved state.
 
+    Args:
+        origin: what it must come from; None takes any.
+
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it has another origin.
         IntegrityError: the file is damaged.
     """
     path = folder / STATE
@@ -206,4 +210,10 @@ def load_state(folder: Path) -> dict[str, Any]:
             f"The saved state {path} is damaged ({type(error).__name__}).",
             hint="Start anew with another --run-dir; the log of this run is kept.",
         ) from error
+    require_same(
+        state.get("origin", {}),  # runs of before it was kept have none
+        origin or {},
+        what=f"The saved state '{path}'",
+        hint="Resume with what the run began with, or start anew with another --run-dir.",
+    )
     return state

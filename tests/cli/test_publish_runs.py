@@ -44,7 +44,7 @@ def entry(
         lambda checkpoint, *parts, results: (
             measured(str(checkpoint.resolve())),
             CleanVerdicts(
-                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, right=RIGHT
+                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, scores=RIGHT
             ),
         ),
     )
@@ -81,7 +81,7 @@ def test_a_run_to_the_zoo_and_to_a_hub(
     assert written.hub_commit == document["commit"]
     stored = verdicts.read(written)
     assert stored is not None, "they are about the weights that were published"
-    np.testing.assert_array_equal(stored.right, RIGHT)
+    np.testing.assert_array_equal(stored.scores, RIGHT)
     weights = (folder / releases.CHECKPOINT / "model.safetensors").read_bytes()
     assert hub_server.files(REPO)["model.safetensors"] == weights
     assert not list(figures.iterdir())

@@ -37,13 +37,13 @@ def test_stored_verdicts_are_what_the_network_gives(name: str) -> None:
     stored = verdicts.read(release)
     assert stored is not None
     assert stored.data_digest == split.digest
-    assert 100 * stored.right.mean() == pytest.approx(release.metrics["clean_accuracy"]["value"])
+    assert 100 * stored.scores.mean() == pytest.approx(release.metrics["clean_accuracy"]["value"])
     model = load_entries([name], device=torch.device("cpu"), compiled=True).entries[0].model
     images, labels = split.take(slice(0, IMAGES))
     with torch.no_grad():
         right = torch.cat([model(part) for part in images.split(100)]).argmax(1) == labels
     # Another processor may round a spike the other way.
-    assert int((right.numpy() != stored.right[:IMAGES]).sum()) <= 2
+    assert int((right.numpy() != stored.scores[:IMAGES]).sum()) <= 2
 
 
 @pytest.mark.parametrize("name", [name for name in EMBEDDED if shaped_on_its_sheets(name)])

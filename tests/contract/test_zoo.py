@@ -109,8 +109,8 @@ def test_release_belongs_to_a_manifest(name: str) -> None:
     judged = verdicts.read(release)
     if judged is not None:
         stated = release.metrics["clean_accuracy"]
-        assert judged.right.size == stated["n"]
-        assert 100 * judged.right.mean() == pytest.approx(stated["value"])
+        assert judged.scores.size == stated["n"]
+        assert 100 * judged.scores.mean() == pytest.approx(stated["value"])
     if entry_and_seed(name)[1] == 0 or judged is None:
         assert store.available(name) is not None, "a release can be had from somewhere, or compared without"
 

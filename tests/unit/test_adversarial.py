@@ -18,14 +18,15 @@ from toys import Linear, batch
 from tdsnn.cli.train import describe
 from tdsnn.data._base import Split, load_training
 from tdsnn.errors import GateError, UsageError
+from tdsnn.evaluation import clean, evaluate
 from tdsnn.manifest import parse, resolve
 from tdsnn.models._base import Model
 from tdsnn.models._neurons import State
 from tdsnn.registry import Registry
-from tdsnn.schema import Adversarial, Manifest, Recipe, plain
+from tdsnn.schema import Adversarial, Manifest, Recipe
+from tdsnn.schema import plain as as_plain
 from tdsnn.tasks.classification import CLASSIFICATION
-from tdsnn.training.adversarial import Adversary, robust_accuracy
-from tdsnn.training.images import accuracy
+from tdsnn.training.adversarial import Adversary, withstands
 from tdsnn.training.loop import LOG
 from tdsnn.training.recipe import override
 from tdsnn.training.state import check_settings, read_settings, settings_digest, write_settings
@@ -160,7 +161,7 @@ def test_settings_from_before_are_as_they_were(tmp_path: Path) -> None:
     """A run that began before there was adversarial training goes on, and its digest has not changed."""
     without = override(resolve("tsresnet18.fashion_mnist"), [])
     assert settings_digest(without) == "eafe8be2a2540082710ec83f6217db193a3604e8da716b22f6a0b5efdccce74f"
-    assert "adversarial" not in plain(without.recipe)
+    assert "adversarial" not in as_plain(without.recipe)
     assert without.recipe.adversarial is UNSET
     write_settings(tmp_path, without)
     assert read_settings(tmp_path) == without
@@ -209,7 +210,7 @@ def test_networks_trained_under_attack_withstand_it(tmp_path: Path, monkeypatch:
     )
     rest, held_out = load_training("digits")
     ball = Adversarial(eps_255=32)
-    clean, robust = [], []
+    plain, robust = [], []
     for adversarial in (UNSET, ball):
         recipe = replace(RECIPE, epochs=4, batch_size=32, lr=0.01, adversarial=adversarial)
         manifest = Manifest(
@@ -218,7 +219,8 @@ def test_networks_trained_under_attack_withstand_it(tmp_path: Path, monkeypatch:
         run = trainer(manifest, tmp_path / str(len(robust)), rest)
         run.held_out = held_out
         run.run(Quiet())
-        clean.append(accuracy(run.model, held_out, device=run.device))
-        robust.append(robust_accuracy(run.model, held_out, ball, seed=0, device=run.device))
-    assert min(clean) > 0.8
+        plain.append(evaluate(clean(run.model, CLASSIFICATION), held_out, device=run.device).mean())
+        judge = withstands(run.model, ball, task=CLASSIFICATION, seed=0)
+        robust.append(evaluate(judge, held_out, device=run.device).mean())
+    assert min(plain) > 0.8
     assert robust[1] > robust[0] + 0.2

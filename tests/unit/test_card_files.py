@@ -27,7 +27,7 @@ from tdsnn.training.state import OUTCOME
 from tdsnn.verdicts import CleanVerdicts
 from tests.networks import network
 
-CLEAN = CleanVerdicts(weights_sha256="a" * 64, data_digest="d" * 64, right=np.array([True]))
+CLEAN = CleanVerdicts(weights_sha256="a" * 64, data_digest="d" * 64, scores=np.array([True]))
 
 
 @pytest.fixture

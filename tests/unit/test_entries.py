@@ -32,12 +32,13 @@ name = "{data}"
 alpha = {alpha}
 [recipe]
 epochs = {epochs}
+{more}
 """
 
 
 def _write(project: Path, name: str, **changes: Any) -> None:
     twin, alpha = (TWIN, 0.1) if name == TOPO else (TOPO, 0.0)
-    values = {"twin": twin, "alpha": alpha, "data": "toy", "epochs": 3} | changes
+    values = {"twin": twin, "alpha": alpha, "data": "toy", "epochs": 3, "more": ""} | changes
     (project / "zoo" / "models" / f"{name}.toml").write_text(MANIFEST.format(**values))
 
 
@@ -77,6 +78,18 @@ def test_a_topographic_entry_brings_its_twin_once(checkpoint: Path, project: Pat
     _release(project, TWIN)
     assert tuple(with_twins(["tsresnet18"])) == (TOPO, TWIN)
     assert tuple(with_twins(["sresnet18", TOPO, str(checkpoint)])) == (TWIN, TOPO, str(checkpoint))
+
+
+def test_an_entry_says_whether_it_was_trained_under_attack(project: Path, tmp_path: Path) -> None:
+    """Then survivors of strong attacks are nothing strange; so too where a checkpoint was copied to."""
+    _write(project, TWIN)
+    _write(project, TOPO, more="[recipe.adversarial]\neps_255 = 8")
+    _release(project, TWIN)
+    copy = str(shutil.copytree(_release(project, TOPO), tmp_path / "copy"))
+    zoo.save(sresnet18(width=4, timesteps=2), tmp_path / "mine", name="mine", dataset="toy")
+    names = (TOPO, TWIN, copy, str(tmp_path / "mine"))
+    entries = load_entries(names, device=torch.device("cpu")).entries
+    assert [entry.adversarially_trained for entry in entries] == [True, False, True, False]
 
 
 def test_each_checkpoint_is_read_once(

@@ -18,7 +18,8 @@ LAYERS = (
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
     | {"kernels", "verdicts", "tasks"},
     {"models", "data", "attacks", "metrics"},
-    {"zoo", "inference", "benchmark", "maps", "training", "publish", "export", "report", "sweep"},
+    {"zoo", "inference", "evaluation", "benchmark", "maps"}
+    | {"training", "publish", "export", "report", "sweep"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import platform
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from tdsnn.kernels import memory
 from tdsnn.kernels.memory import keep_freed_memory
+from tdsnn.sweep.job import Job
+from tdsnn.training.state import OUTCOME
 
 _COUNT_FAULTS = """
 import resource, torch
@@ -38,3 +44,18 @@ def test_large_tensors_find_their_pages_again() -> None:
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", ""))
     assert not keep_freed_memory.__wrapped__()
+
+
+def test_the_process_of_a_sweeps_run_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like a command it belongs to the project; what ``tdsnn.train`` runs in may be anybody's."""
+    (tmp_path / OUTCOME).touch()
+    job = Job(
+        entry="x", settings=[], folder=str(tmp_path), epochs=1, auxiliary=None, parent=0, digest="0" * 64
+    )
+    monkeypatch.setattr(sys, "argv", ["job", msgspec.json.encode(job).decode()])
+    kept: list[int] = []
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: kept.append(1))
+    with pytest.warns(RuntimeWarning, match="found in sys.modules"), pytest.raises(SystemExit) as ended:
+        runpy.run_module("tdsnn.sweep.job", run_name="__main__")
+    assert ended.value.code == 0, "the run is finished"
+    assert kept

@@ -160,7 +160,7 @@ def test_loading_and_saving_leave_no_traces(
 
 
 def test_loading_leaves_the_allocator_alone(tmp_path: Path) -> None:
-    """Only commands and the trainer let their process keep what it frees."""
+    """Only commands let their process keep what it frees."""
     network("sresnet18").save_pretrained(tmp_path / "net", dataset="digits")
     code = (
         "import sys, tdsnn; from tdsnn.kernels.memory import keep_freed_memory as keep;"

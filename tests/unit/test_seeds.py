@@ -201,7 +201,7 @@ def test_verdicts_are_those_of_the_model_and_are_kept(cache: Path) -> None:
     entry = ModelEntry(name="toy", model=model, checkpoint_sha256="c" * 64, source="path")
     found = clean_verdicts([entry], dataset="toys", test=images)["toy"]
     x, y = images.take(slice(None))
-    np.testing.assert_array_equal(found.right, (model.eval()(x).argmax(1) == y).numpy())
+    np.testing.assert_array_equal(found.scores, (model.eval()(x).argmax(1) == y).numpy())
     assert (found.weights_sha256, found.data_digest) == ("c" * 64, images.digest)
     judged_before = model.images_seen
     clean_verdicts([entry], dataset="toys", test=images)

@@ -44,6 +44,25 @@ def test_classification_is_cross_entropy_accuracy_and_mcnemar() -> None:
     assert CLASSIFICATION.compare(ours, theirs) == paired_difference(ours, theirs)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_training_lowers_the_smoothed_cross_entropy(smoothing: float) -> None:
+    """Bit for bit what PyTorch gives, so that runs of before can go on."""
+    logits, targets = torch.randn(64, 10), torch.randint(10, (64,))
+    found = CLASSIFICATION.training_loss(logits, targets, label_smoothing=smoothing)
+    assert torch.equal(found, F.cross_entropy(logits, targets, label_smoothing=smoothing))
+    spread = (1 - smoothing) * F.one_hot(targets, 10) + smoothing / 10
+    torch.testing.assert_close(found, -(spread * F.log_softmax(logits, 1)).sum(1).mean())
+
+
+def test_a_task_may_have_no_labels_to_smooth() -> None:
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    plain = Task.training_loss(CLASSIFICATION, logits, targets, label_smoothing=0.0)
+    assert torch.equal(plain, CLASSIFICATION.loss(logits, targets).mean())
+    with pytest.raises(UsageError, match=r"no labels that can be smoothed by 0\.1") as caught:
+        Task.training_loss(CLASSIFICATION, logits, targets, label_smoothing=0.1)
+    assert "--set label_smoothing=0" in caught.value.hint
+
+
 class _Second(type(CLASSIFICATION)):  # type: ignore[misc]
     """The class after the target is the right one: another loss, score and chance."""
 

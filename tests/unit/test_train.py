@@ -11,14 +11,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 from msgspec.structs import replace
+from torch import Tensor
 
 from tdsnn import zoo
 from tdsnn.cli.train import describe
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError, IntegrityError, TdsnnError, UsageError
 from tdsnn.kernels._library import library
+from tdsnn.kernels.memory import keep_freed_memory
 from tdsnn.publish.release import first_images
 from tdsnn.schema import Recipe
+from tdsnn.tasks._base import TASKS
+from tdsnn.tasks.classification import CLASSIFICATION
 from tdsnn.topography.alignment import firing_rates
 from tdsnn.training import objective, session
 from tdsnn.training._draws import batches
@@ -30,6 +34,7 @@ from tdsnn.training.state import (
     check_settings,
     load_state,
     save_state,
+    settings_digest,
     write_settings,
 )
 from tdsnn.weights import read_checkpoint
@@ -187,10 +192,43 @@ def test_other_spatial_losses_train_on_the_outputs_that_they_need(
 
 @pytest.mark.parametrize("compile", ["false", "true"])
 def test_the_spatial_loss_is_compiled_with_the_model(tmp_path: Path, split: Split, compile: str) -> None:
+    keep_freed_memory.cache_clear()
     run = trainer(small(f"compile={compile}"), tmp_path, split)
     spatial = run.objective.spatial
     assert spatial is not None
     assert spatial.compiled == run.model.neurons[0].compiled == (compile == "true" and bool(library()))
+    assert keep_freed_memory.cache_info().currsize == 0, "whose process it is decides about its memory"
+
+
+class _Shifted(type(CLASSIFICATION)):  # type: ignore[misc]
+    """The class after the target is the right one."""
+
+    def training_loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        return super().training_loss(outputs, (targets + 1) % 10, label_smoothing=label_smoothing)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().score(outputs, (targets + 1) % 10)
+
+
+def test_the_task_of_the_images_says_what_is_learned(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = type(TASKS).load
+    monkeypatch.setattr(
+        type(TASKS), "load", lambda registry, name: _Shifted() if name == "shifted" else load(registry, name)
+    )
+    shifted = dataclasses.replace(split, labels=(split.labels - 1) % 10, task="shifted")
+    runs = []
+    for images in (split, shifted):
+        run = trainer(small("epochs=1", "label_smoothing=0.1"), tmp_path / images.task, images)
+        run.run(Quiet())
+        runs.append(run)
+    assert settings_digest(runs[0].manifest) == settings_digest(runs[1].manifest)
+    for key, value in runs[0].model.state_dict().items():
+        assert torch.equal(value, runs[1].model.state_dict()[key])
+    logs = [json.loads((run.folder / LOG).read_text()) for run in runs]
+    for key in ("task", "accuracy", "held_out_accuracy"):
+        assert logs[0][key] == logs[1][key]
 
 
 def test_biases_are_not_decayed() -> None:
@@ -302,9 +340,9 @@ def test_a_loss_that_is_no_number_ends_the_run(
     run = trainer(small(), tmp_path, split)
     run.run(Quiet(), stop_after=2)
     weights = {key: value.clone() for key, value in run.model.state_dict().items() if "running" not in key}
-    real = objective.F.cross_entropy
+    real = type(CLASSIFICATION).training_loss
     monkeypatch.setattr(
-        objective.F, "cross_entropy", lambda *given, **named: real(*given, **named) * math.nan
+        type(CLASSIFICATION), "training_loss", lambda *given, **named: real(*given, **named) * math.nan
     )
     with pytest.raises(GateError, match=r"loss of epoch 1, step 3 is not finite \(task nan") as caught:
         run.run(Quiet())

@@ -26,16 +26,36 @@ def made(project: Path) -> Release:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 def test_what_is_read_is_what_was_written(made: Release, verdict: list[bool]) -> None:
     path = judged(made, np.array(verdict))
     first = path.read_bytes()
     found = verdicts.read(made)
     assert found is not None
-    assert found.right.dtype == np.bool_
-    assert found.right.tolist() == verdict
+    assert found.scores.dtype == np.bool_
+    assert found.scores.tolist() == verdict
     judged(made, np.array(verdict))
     assert path.read_bytes() == first
+
+
+@given(st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=70))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+def test_scores_of_a_task_with_more_than_right_and_wrong(made: Release, scores: list[float]) -> None:
+    assert made.weights_sha256 is not None
+    given_ = CleanVerdicts(
+        weights_sha256=made.weights_sha256,
+        data_digest="d" * 64,
+        scores=np.array(scores, dtype=np.float32),
+        task="angles",
+    )
+    path = verdicts.write(made.name, given_)
+    found = verdicts.read(made)
+    assert found is not None
+    assert (found.task, found.scores.tolist()) == ("angles", scores)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        verdicts.read(made)
 
 
 def test_they_lie_beside_the_release(
@@ -96,8 +116,8 @@ def test_what_was_not_written_by_this_code_is_refused(made: Release, about: str)
 
 
 def test_bits_beyond_the_last_image_are_refused(made: Release) -> None:
-    found = CleanVerdicts(weights_sha256="a", data_digest="b", right=np.ones(3, dtype=bool))
-    path = judged(made, found.right)
+    found = CleanVerdicts(weights_sha256="a", data_digest="b", scores=np.ones(3, dtype=bool))
+    path = judged(made, found.scores)
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     with pytest.raises(IntegrityError, match="digest"):
         verdicts.read(made)

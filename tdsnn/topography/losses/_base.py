@@ -84,6 +84,16 @@ class SpatialLoss(ABC):
                 hint=f"Give --set topography.window={timesteps - 1}, or more with --set model.timesteps",
             )
 
+    @classmethod
+    def check_network(cls, model: Sheeted, topography: Topography) -> None:
+        """Refuse a network that the loss cannot shape, before its sheets are arranged.
+
+        Raises:
+            UsageError: there is no sheet.
+        """
+        if not model.sheets:
+            raise UsageError(f"The spatial loss '{topography.loss}' needs at least one cortical sheet.")
+
 
 SPATIAL_LOSSES: Registry[type[SpatialLoss]] = Registry(
     "spatial loss", "tdsnn.topography.losses", "ls tdsnn/topography/losses"

@@ -68,8 +68,7 @@ class STC(SpatialLoss):
     timing = True
 
     def __init__(self, model: Sheeted, topography: Topography) -> None:
-        if not model.sheets:
-            raise UsageError("The STC loss needs at least one cortical sheet.")
+        self.check_network(model, topography)
         self.sheets = model.sheets
         self.layers = tuple(model.sheets)
         self.topography = topography

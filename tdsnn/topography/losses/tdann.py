@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdsnn.errors import UsageError
 from tdsnn.schema import Table, Topography
 from tdsnn.topography.clusters import gather
 from tdsnn.topography.correlation import FLAT, pair_correlation
@@ -53,8 +52,7 @@ class TDANN(SpatialLoss):
     Options = TDANNOptions
 
     def __init__(self, model: Sheeted, topography: Topography) -> None:
-        if not model.sheets:
-            raise UsageError("The TDANN loss needs at least one cortical sheet.")
+        self.check_network(model, topography)
         self.form = _FORMS[read_options(topography, TDANNOptions).form]
         self.alpha = alpha_alone(topography)
         self.sheets = model.sheets

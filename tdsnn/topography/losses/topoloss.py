@@ -59,24 +59,39 @@ class TopoLoss(SpatialLoss):
     Options = TopoLossOptions
 
     def __init__(self, model: Sheeted, topography: Topography) -> None:
+        self.check_network(model, topography)
         self.alpha = alpha_alone(topography)
-        options = read_options(topography, TopoLossOptions)
-        self.factors = options.factor_h, options.factor_w
-        self.convolutions = {
-            f"{layer}.{name}".removesuffix("."): module
-            for layer in model.sheets
-            for name, module in model.get_submodule(layer).named_modules()
-            if isinstance(module, nn.Conv2d)
-        }
-        if not self.convolutions:
+        self.factors = _factors(topography)
+        self.convolutions = _convolutions(model)
+
+    @classmethod
+    def check_network(cls, model: Sheeted, topography: Topography) -> None:
+        """As of every loss; here the layers with sheets must also hold convolutions of enough channels."""
+        found = _convolutions(model)
+        if not found:
             raise UsageError("TopoLoss needs at least one convolution inside the layers with sheets.")
-        for name, module in self.convolutions.items():
-            _check_grid(name, module.out_channels, self.factors)
+        for name, module in found.items():
+            _check_grid(name, module.out_channels, _factors(topography))
 
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
         """Loss of the present weights; no output is looked at and nothing is drawn."""
         rough = [roughness(module.weight, self.factors) for module in self.convolutions.values()]
         return weigh({"spatial": (self.alpha, torch.stack(rough).mean())})
+
+
+def _factors(topography: Topography) -> tuple[float, float]:
+    options = read_options(topography, TopoLossOptions)
+    return options.factor_h, options.factor_w
+
+
+def _convolutions(model: Sheeted) -> dict[str, nn.Conv2d]:
+    """Name to convolution inside the layers with sheets."""
+    return {
+        f"{layer}.{name}".removesuffix("."): module
+        for layer in model.sheets
+        for name, module in model.get_submodule(layer).named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
 
 
 def roughness(weight: Tensor, factors: tuple[float, float]) -> Tensor:
