@@ -19,6 +19,7 @@ from tdsnn.benchmark.seeds import RATE_ALIGNMENT
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
 from tdsnn.files import copy_atomic, file_error, sha256_of
+from tdsnn.models._base import Model
 from tdsnn.report import cards
 from tdsnn.results import accuracy_figure
 from tdsnn.schema import FileRecord, Manifest, Release
@@ -117,6 +118,7 @@ def _measure(
     (clean,) = measured.values()
     figure = accuracy_figure(int(clean.right.sum()), clean.right.size)
     model, n = loaded.entries[0].model, min(MEASURED_IMAGES, len(test.labels))
+    assert isinstance(model, Model), "a run trains an architecture of the registry"
     aligned = measure_alignment(
         model,
         model.sheets,
