@@ -118,7 +118,7 @@ def _measure(
     (clean,) = measured.values()
     figure = TASKS.load(clean.task).figure(clean.scores)
     model, n = loaded.entries[0].model, min(MEASURED_IMAGES, len(test.labels))
-    assert isinstance(model, Model), "a checkpoint is of this project"
+    assert isinstance(model, Model), "a run trains an architecture of the registry"
     aligned = measure_alignment(
         model,
         model.sheets,
