@@ -4,7 +4,6 @@ from tdsnn.attacks._base import ATTACKS, DEFAULT_STRENGTHS, Attack, Outcome
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.attacks._gradient import BALLS, Ball, loss_gradient, respond
 from tdsnn.attacks._norms import NORMS
-from tdsnn.attacks._settings import setting
 
 __all__ = [
     "ATTACKS",
@@ -17,5 +16,4 @@ __all__ = [
     "SampleDraws",
     "loss_gradient",
     "respond",
-    "setting",
 ]

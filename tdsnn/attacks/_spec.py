@@ -73,12 +73,11 @@ def attack_specs(
     for text in texts:
         name, stated, strengths = _split(text)
         norm = stated.pop("norm", None)
-        known = configure(name).declared()
-        if "steps" in known and steps is not None:
+        plain = configure(name)
+        if "steps" in plain.settings and steps is not None:
             stated = {"steps": str(steps), **stated}
             stepped = True
-        values = {key: known[key].read(value) if key in known else value for key, value in stated.items()}
-        attack = configure(name, **values)
+        attack = configure(name, **plain.read(plain.name, stated, typed=True))
         norm = attack.choose_norm(norm.casefold() if norm else None)
         # All are read, so that a mistyped strength never goes unnoticed.
         general = [parse_strength(one, norm=norm) for one in eps]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.attacks._gradient import BALLS, respond
-from tdsnn.attacks._settings import setting
 from tdsnn.errors import UsageError
 from tdsnn.tasks._base import Task
 
@@ -31,12 +31,12 @@ class PGD(Attack):
 
     budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = DEFAULT_STRENGTHS
 
-    steps: int = setting(10, low=1, high=100_000)
+    steps: Annotated[int, Meta(ge=1, le=100_000)] = 10
     """Gradient evaluations of each start."""
-    step_fraction: float = setting(0.25, above=0, high=10)
+    step_fraction: Annotated[float, Meta(gt=0, le=10)] = 0.25
     """Step size as a fraction of eps."""
     random_start: bool = True
-    restarts: int = setting(1, low=1, high=10_000)
+    restarts: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """Starts; those after the first are for samples that still stand, so more of them never fool fewer."""
 
     def __post_init__(self) -> None:
