@@ -57,6 +57,9 @@ class Attack(ABC):
 
     budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = {"linf": DEFAULT_STRENGTHS["linf"]}
 
+    leading: ClassVar[str | None] = None
+    """Setting that may be typed first and without its name, as in ``torchattacks:PGD``."""
+
     name: str = ""
     """Registered name; :func:`configure` gives it, else it is the name of the class in lower case."""
 
@@ -105,6 +108,14 @@ class Attack(ABC):
     def norms(cls) -> tuple[str, ...]:
         """Distances in which eps is a radius, the default first; none of noise."""
         return tuple(norm for norm in cls.budgets if norm is not None)
+
+    def objection(self, model: nn.Module, task: Task) -> str | None:
+        """Why this attack cannot be run on a model, one sentence; None if it can."""
+        return None
+
+    def applies_to(self, model: nn.Module, task: Task = CLASSIFICATION) -> bool:
+        """Whether this attack can be run on a model."""
+        return self.objection(model, task) is None
 
     @abstractmethod
     def run(
@@ -161,9 +172,12 @@ class Attack(ABC):
 
         Raises:
             UsageError: images, labels, eps or norm outside what is described here.
-            GateError: a candidate left the ball or [0, 1], or the model gave NaN or infinity.
+            GateError: the attack cannot be run on this model, a candidate left the ball or [0, 1], or the
+                model gave NaN or infinity.
         """
         norm = self.choose_norm(norm)
+        if objection := self.objection(model, task):
+            raise GateError(objection)
         _check_batch(x, y, len(indices))
         check_eps(eps, norm=norm, values=x[0].numel())
         with inference(model):

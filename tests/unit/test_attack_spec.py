@@ -57,7 +57,7 @@ def test_a_variant_is_what_one_types_to_get_it() -> None:
     ("text", "message", "hint"),
     [
         ("pdg", "no attack called 'pdg'. Did you mean pgd", ""),
-        ("pgd:step=3", "pgd has an unknown key 'step'; did you mean 'steps'?", "Known: steps, step_fraction"),
+        ("pgd:step=3", "pgd has an unknown key 'step'; did you mean 'steps'?", "steps, step_fraction"),
         ("pgd:steps=3.5", "pgd needs a whole number from 1 to 100000 for 'steps', not '3.5'", "restarts"),
         ("pgd:steps=0", "pgd needs a whole number from 1 to 100000 for 'steps', not '0'", ""),
         ("pgd:step_fraction=0", "pgd needs a number above 0 and at most 10 for 'step_fraction', not '0'", ""),
