@@ -53,6 +53,7 @@ def check(
     at: str = "",
     also_known: Sequence[str] = (),
     recorded: bool = False,
+    typed: bool = False,
     error: type[TdsnnError] = UsageError,
     hint: str = "",
 ) -> T:
@@ -64,14 +65,15 @@ def check(
         also_known: keys from beside the document, to suggest in place of an unknown one.
         recorded: the program wrote the document, maybe another version of it: unknown keys are left out,
             where those that people write are refused.
+        typed: values may be texts from a command line, such as ``"3"`` and ``"true"``.
         error: class of what is raised: one sentence, with ``hint``.
     """
     if recorded:
         document = _pruned(document, kind)
     try:
-        return msgspec.convert(document, kind)
+        return msgspec.convert(document, kind, strict=not typed)
     except msgspec.ValidationError as refused:
-        fault = _find(document, kind, at, also_known)
+        fault = _find(document, kind, at, also_known, strict=not typed)
         stop = "" if fault.reason.endswith("?") else "."
         raise error(f"{name} {fault.reason}{stop}", hint=f"{fault.advice} {hint}".strip()) from refused
 
@@ -89,24 +91,24 @@ def _pruned(value: Any, kind: Any) -> Any:
     return {key: _pruned(value[key], inner) for key, inner in fields.items() if key in value}
 
 
-def _find(value: Any, kind: Any, path: str, also_known: Sequence[str] = ()) -> _Fault:
+def _find(value: Any, kind: Any, path: str, also_known: Sequence[str] = (), *, strict: bool) -> _Fault:
     """The first fault of a value that its type refuses."""
     kind = _present(kind)
     fields, required = _fields(kind)
-    if fields and isinstance(value, Mapping):
+    if _is_table(kind) and isinstance(value, Mapping):
         known = (*fields, *also_known)
         for key in value:
             if key not in fields and not is_typeddict(kind):
                 reason = f"has an unknown key '{_inside(path, key)}'{_nearest(str(key), known)}"
-                return _Fault(reason, f"Known: {', '.join(known)}.")
+                return _Fault(reason, f"Known: {', '.join(known)}." if known else "")
         for key in required:
             if key not in value:
                 return _Fault(f"lacks the key '{_inside(path, key)}'")
     for where, part, inner in _parts(value, kind, fields, path):
         try:
-            msgspec.convert(part, inner)
+            msgspec.convert(part, inner, strict=strict)
         except msgspec.ValidationError:
-            return _find(part, inner, where)
+            return _find(part, inner, where, strict=strict)
     allowed, choices = _allowed(kind)
     place = f" for '{path}'" if path else ""
     return _Fault(f"needs {allowed}{place}, not {_shown(value)}{_nearest(str(value), choices)}")
@@ -119,11 +121,15 @@ def _present(kind: Any) -> Any:
     return others[0] if len(others) == 1 and len(others) < len(parts) else kind
 
 
+def _is_table(kind: Any) -> bool:
+    return isinstance(inspect.type_info(kind), inspect.StructType | inspect.TypedDictType)
+
+
 def _fields(kind: Any) -> tuple[dict[str, Any], list[str]]:
     """Keys of a table with their types, and which of them it cannot be without; empty for anything else."""
-    info = inspect.type_info(kind)
-    if not isinstance(info, inspect.StructType | inspect.TypedDictType):
+    if not _is_table(kind):
         return {}, []
+    info: Any = inspect.type_info(kind)
     return get_type_hints(kind, include_extras=True), [field.name for field in info.fields if field.required]
 
 

@@ -18,20 +18,25 @@ CLASSES, CHANNELS, SIZE = 3, 1, 4
 class Linear(Model):
     """Logits linear in the pixels, so the worst case in an Linf ball is known in closed form."""
 
-    def __init__(self, seed: int = 0, twist: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        twist: Callable[[Tensor, Tensor], Tensor] | None = None,
+        classes: int = CLASSES,
+    ) -> None:
         """``twist(x, logits)`` may replace the logits (N, K); its ``x`` is normalised, in [-0.5, 0.5]."""
         super().__init__(
             architecture="linear",
             arguments={"seed": seed},
             timesteps=1,
-            num_classes=CLASSES,
+            num_classes=classes,
             in_channels=CHANNELS,
             mean=(0.5,),
             std=(1.0,),
             sheet_specs=(),
         )
         generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(CLASSES, CHANNELS * SIZE * SIZE, generator=generator)
+        weight = torch.randn(classes, CHANNELS * SIZE * SIZE, generator=generator)
         self.weight = torch.nn.Parameter(weight)
         self.dropout = torch.nn.Dropout(0.5)
         self.twist = twist
@@ -45,9 +50,11 @@ class Linear(Model):
         return logits, dict(state)
 
 
-def flat() -> Linear:
+def flat(classes: int = CLASSES) -> Linear:
     """The linear model without an input gradient: PGD can only return its random start."""
-    return Linear(twist=lambda x, logits: logits.detach() + 0 * x.flatten(1).sum(1, keepdim=True))
+    return Linear(
+        classes=classes, twist=lambda x, logits: logits.detach() + 0 * x.flatten(1).sum(1, keepdim=True)
+    )
 
 
 def images(n: int, *, seed: int = 0) -> Tensor:
@@ -61,14 +68,14 @@ def batch(model: Linear, n: int) -> tuple[Tensor, Tensor]:
     x = images(n)
     with torch.no_grad():
         y = model.eval()(x).argmax(1)
-    y[::4] = (y[::4] + 1) % CLASSES
+    y[::4] = (y[::4] + 1) % model.num_classes
     return x, y
 
 
 def linear_survivors(model: Linear, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """(N,) bool: no point of the ball is misclassified; exact while the ball stays inside [0, 1]."""
     logits = (x - 0.5).flatten(1) @ model.weight.T
-    others = [(y + shift) % CLASSES for shift in range(1, CLASSES)]
+    others = [(y + shift) % model.num_classes for shift in range(1, model.num_classes)]
     gaps = []
     for other in others:
         margin = (logits.gather(1, y[:, None]) - logits.gather(1, other[:, None])).squeeze(1)

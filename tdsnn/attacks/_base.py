@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,11 +17,11 @@ from torch import Tensor, nn
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.attacks._gradient import finite, inference, respond
 from tdsnn.attacks._norms import NORMS
-from tdsnn.attacks._settings import Setting, checked, declared
 from tdsnn.errors import GateError, UsageError
 from tdsnn.registry import Registry
 from tdsnn.tasks._base import Task
 from tdsnn.tasks.classification import CLASSIFICATION
+from tdsnn.validation import check
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "tdsnn.attacks", "tdsnn-zoo bench --help")
 
@@ -49,11 +51,14 @@ class Attack(ABC):
     It implements :meth:`run` and states its budgets: the norms of :data:`NORMS` in which it keeps to a ball
     of radius eps, the default first, each with the strengths of a benchmark that names none. The one key None
     means that there is no ball (noise): eps is then what the attack's docstring says, and only the range
-    [0, 1] is enforced. Strengths are in units of 1/255, in L0 of values. A setting has a default and, by
-    ``setting``, the values that it may have.
+    [0, 1] is enforced. Strengths are in units of 1/255, in L0 of values. A setting has a default, and a type
+    that says which values it may have: ``Annotated[int, Meta(ge=1, le=100)]``, ``Literal["ce", "dlr"]``.
     """
 
     budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = {"linf": DEFAULT_STRENGTHS["linf"]}
+
+    leading: ClassVar[str | None] = None
+    """Setting that may be typed first and without its name, as in ``torchattacks:PGD``."""
 
     name: str = ""
     """Registered name; :func:`configure` gives it, else it is the name of the class in lower case."""
@@ -62,13 +67,37 @@ class Attack(ABC):
         # The class is frozen for its users; here it gets its name and values of the declared types.
         if not self.name:
             object.__setattr__(self, "name", type(self).__name__.lower())
-        for key, value in checked(self.name, self.declared(), self.settings).items():
+        for key, value in self.read(self.name, self.settings).items():
             object.__setattr__(self, key, value)
 
     @classmethod
-    def declared(cls) -> dict[str, Setting]:
-        """Name to what it may be, for every setting."""
-        return declared(cls, besides=["name"])
+    @cache
+    def declared(cls) -> type[msgspec.Struct]:
+        """All settings as a table that takes nothing else."""
+        types = get_type_hints(cls, include_extras=True)
+        settings = [(one.name, types[one.name], one.default) for one in fields(cls) if one.name != "name"]
+        return msgspec.defstruct("Settings", settings, frozen=True, kw_only=True, forbid_unknown_fields=True)
+
+    @classmethod
+    def read(cls, name: str, settings: Mapping[str, Any], *, typed: bool = False) -> dict[str, Any]:
+        """Settings of the attack registered as ``name``, in their declared types.
+
+        Args:
+            typed: values may be texts from a command line.
+
+        Raises:
+            UsageError: a setting that it does not have, a value of another type or out of range.
+        """
+        known = cls.declared()
+        own = ", ".join(known.__struct_fields__) or "none of its own"
+        found = check(
+            settings,
+            known,
+            name=f"The attack {name}",
+            typed=typed,
+            hint=f"Settings of {name}: {own}; of every attack: eps, norm.",
+        )
+        return {key: getattr(found, key) for key in settings}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,6 +108,14 @@ class Attack(ABC):
     def norms(cls) -> tuple[str, ...]:
         """Distances in which eps is a radius, the default first; none of noise."""
         return tuple(norm for norm in cls.budgets if norm is not None)
+
+    def objection(self, model: nn.Module, task: Task) -> str | None:
+        """Why this attack cannot be run on a model, one sentence; None if it can."""
+        return None
+
+    def applies_to(self, model: nn.Module, task: Task = CLASSIFICATION) -> bool:
+        """Whether this attack can be run on a model."""
+        return self.objection(model, task) is None
 
     @abstractmethod
     def run(
@@ -135,9 +172,12 @@ class Attack(ABC):
 
         Raises:
             UsageError: images, labels, eps or norm outside what is described here.
-            GateError: a candidate left the ball or [0, 1], or the model gave NaN or infinity.
+            GateError: the attack cannot be run on this model, a candidate left the ball or [0, 1], or the
+                model gave NaN or infinity.
         """
         norm = self.choose_norm(norm)
+        if objection := self.objection(model, task):
+            raise GateError(objection)
         _check_batch(x, y, len(indices))
         check_eps(eps, norm=norm, values=x[0].numel())
         with inference(model):
@@ -203,7 +243,7 @@ def configure(name: str, **settings: bool | int | float | str) -> Attack:
     """
     registered = next((one for one in ATTACKS.names() if one.casefold() == name.casefold()), name)
     kind = ATTACKS.load(registered)
-    return kind(name=registered, **checked(registered, kind.declared(), settings))
+    return kind(name=registered, **kind.read(registered, settings))
 
 
 def check_eps(eps: float, *, norm: str | None, values: int) -> None:

@@ -71,14 +71,13 @@ def attack_specs(
     found: dict[tuple[Attack, str | None], set[float]] = {}
     stepped = False
     for text in texts:
-        name, stated, strengths = _split(text)
+        plain = configure(text.partition(":")[0].strip())
+        stated, strengths = _split(text, leading=plain.leading)
         norm = stated.pop("norm", None)
-        known = configure(name).declared()
-        if "steps" in known and steps is not None:
+        if "steps" in plain.settings and steps is not None:
             stated = {"steps": str(steps), **stated}
             stepped = True
-        values = {key: known[key].read(value) if key in known else value for key, value in stated.items()}
-        attack = configure(name, **values)
+        attack = configure(plain.name, **plain.read(plain.name, stated, typed=True))
         norm = attack.choose_norm(norm.casefold() if norm else None)
         # All are read, so that a mistyped strength never goes unnoticed.
         general = [parse_strength(one, norm=norm) for one in eps]
@@ -127,13 +126,15 @@ def parse_strength(text: str | float, *, norm: str | None) -> float:
     return strength
 
 
-def _split(text: str) -> tuple[str, dict[str, str], list[str]]:
-    """Name, settings and norm as typed, and strengths."""
-    name, colon, rest = text.partition(":")
+def _split(text: str, *, leading: str | None) -> tuple[dict[str, str], list[str]]:
+    """Settings and norm as typed, and strengths; the first may leave out that it is ``leading``."""
+    _, colon, rest = text.partition(":")
     stated: dict[str, str] = {}
     strengths: list[str] = []
-    for part in rest.split(",") if colon else []:
+    for place, part in enumerate(rest.split(",") if colon else []):
         key, equals, value = (word.strip() for word in part.partition("="))
+        if leading and place == 0 and not equals:
+            key, equals, value = leading, "=", key
         if not (key and equals and value):
             raise UsageError(
                 f"'{part}' in '{text}' is not of the form key=value.",
@@ -145,7 +146,7 @@ def _split(text: str) -> tuple[str, dict[str, str], list[str]]:
             raise UsageError(f"'{text}' states {key} twice.", hint="Give --attack once for each value.")
         else:
             stated[key] = value
-    return name.strip(), stated, strengths
+    return stated, strengths
 
 
 def _typed(value: Any) -> str:

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
+from tdsnn.attacks._ascent import GradientAttack
+from tdsnn.attacks._balls import BALLS
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import BALLS
-from tdsnn.tasks._base import Task
+from tdsnn.attacks._objective import Objective
 
 __all__ = ["FGSM"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSM(Attack):
+class FGSM(GradientAttack):
     """One gradient step of length eps from the image (Goodfellow et al., 2015, arXiv:1412.6572).
 
-    That is PGD with one step and no random start; in L2 the step follows the gradient, not its sign.
+    In L2 the step follows the gradient, not its sign.
     """
 
-    budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = DEFAULT_STRENGTHS
+    def start(self, x: Tensor, *, eps: float, norm: str, generator: SampleDraws) -> Tensor:
+        """The image itself."""
+        return x
 
-    def run(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        eps: float,
-        norm: str | None,
-        task: Task,
-        generator: SampleDraws,
-    ) -> Tensor:
-        """One step of length ``eps``; see :meth:`Attack.run`."""
-        assert norm is not None
-        return BALLS[norm].ascend(model, x, y, task=task, start=x, eps=eps, step_size=eps, steps=1)
+    def search(self, objective: Objective, start: Tensor, *, eps: float, norm: str) -> Tensor:
+        """One step; see :meth:`GradientAttack.search`."""
+        _, gradient = objective.gradient(start)
+        return BALLS[norm].project(start + eps * BALLS[norm].steepest(gradient), objective.x, eps)

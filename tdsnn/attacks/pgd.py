@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from msgspec import Meta
+from torch import Tensor
 
-from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
+from tdsnn.attacks._ascent import GradientAttack, Restarts, Steps
+from tdsnn.attacks._balls import BALLS
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import BALLS, respond
-from tdsnn.attacks._settings import setting
+from tdsnn.attacks._objective import Objective
 from tdsnn.errors import UsageError
-from tdsnn.tasks._base import Task
 
 __all__ = ["PGD"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(Attack):
+class PGD(GradientAttack):
     """Gradient ascent from random starts (Madry et al., 2018, arXiv:1706.06083).
 
     ``x_{k+1} = project(x_k + step * steepest(grad CE(x_k)))`` onto the ball and [0, 1]. The steepest
@@ -29,15 +28,13 @@ class PGD(Attack):
     iterate cross the ball.
     """
 
-    budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = DEFAULT_STRENGTHS
-
-    steps: int = setting(10, low=1, high=100_000)
+    steps: Steps = 10
     """Gradient evaluations of each start."""
-    step_fraction: float = setting(0.25, above=0, high=10)
+    step_fraction: Annotated[float, Meta(gt=0, le=10)] = 0.25
     """Step size as a fraction of eps."""
     random_start: bool = True
-    restarts: int = setting(1, low=1, high=10_000)
-    """Starts; those after the first are for samples that still stand, so more of them never fool fewer."""
+    restarts: Restarts = 1
+    """Starts through each surrogate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,40 +44,26 @@ class PGD(Attack):
                 hint="Leave out random_start=false, or restarts.",
             )
 
-    def run(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        eps: float,
-        norm: str | None,
-        task: Task,
-        generator: SampleDraws,
-    ) -> Tensor:
-        """Ascend from each start until misclassified or out of steps; see :meth:`Attack.run`."""
-        assert norm is not None
-        found = x.clone()
-        standing = torch.arange(len(x), device=x.device)
-        for restart in range(self.restarts):
-            if restart:
-                scores = task.score(respond(model, found[standing]), y[standing])
-                standing = standing[scores > task.floor]
-                if not len(standing):
-                    break
-            # Drawn for all, so that a sample's later starts do not depend on which others still stand.
-            start = self._start(x, eps=eps, norm=norm, generator=generator)[standing]
-            found[standing] = BALLS[norm].ascend(
-                model,
-                x[standing],
-                y[standing],
-                task=task,
-                start=start,
-                eps=eps,
-                step_size=self.step_fraction * eps,
-                steps=self.steps,
-            )
-        return found
+    def starts(self) -> int:
+        """The restarts."""
+        return self.restarts
 
-    def _start(self, x: Tensor, *, eps: float, norm: str, generator: SampleDraws) -> Tensor:
+    def start(self, x: Tensor, *, eps: float, norm: str, generator: SampleDraws) -> Tensor:
+        """Uniform in the ball."""
         return torch.clamp(x + eps * BALLS[norm].draw(generator, x), 0, 1) if self.random_start else x
+
+    def search(self, objective: Objective, start: Tensor, *, eps: float, norm: str) -> Tensor:
+        """Ascend until misclassified or out of steps; see :meth:`GradientAttack.search`."""
+        ball, kept = BALLS[norm], start.clone()
+        active = torch.arange(len(start), device=start.device)
+        for _ in range(self.steps):
+            outputs, gradient = objective.gradient(kept[active])
+            standing = objective.standing(kept[active], outputs)
+            if not standing.all():
+                active, gradient = active[standing], gradient[standing]
+                objective.keep(standing)
+            if not len(active):
+                break
+            moved = kept[active] + self.step_fraction * eps * ball.steepest(gradient)
+            kept[active] = ball.project(moved, objective.x, eps)
+        return kept

@@ -73,6 +73,22 @@ DIFFERENTIABLE = ("current", "shortcut", "initial", "weight", "bias", "shortcut_
 POSITIONS = tuple(Inputs._fields.index(name) for name in DIFFERENTIABLE)
 
 
+def save(ctx: Any, arguments: Sequence[Any]) -> None:
+    """Keep the operator's arguments for a backward pass."""
+    ctx.tensors = [k for k, each in enumerate(arguments) if isinstance(each, Tensor)]
+    ctx.save_for_backward(*(arguments[k] for k in ctx.tensors))
+    ctx.settings = [None if isinstance(each, Tensor) else each for each in arguments]
+    ctx.set_materialize_grads(False)
+
+
+def saved(ctx: Any) -> Inputs:
+    """What :func:`save` kept."""
+    arguments = list(ctx.settings)
+    for position, tensor in zip(ctx.tensors, ctx.saved_tensors, strict=True):
+        arguments[position] = tensor
+    return Inputs(*arguments)
+
+
 class _Operand(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("data", "mean", "variance", "weight", "bias")),
@@ -89,7 +105,7 @@ class _Problem(ctypes.Structure):
         ("shortcut", _Operand),
         *((name, ctypes.c_float) for name in ("tau", "threshold", "reset", "alpha")),
         *((name, ctypes.c_int32) for name in ("decay_input", "soft", "detach_reset", "half", "threads")),
-        ("initial", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("initial", "distance", "spread")),
     )
 
 
@@ -99,8 +115,13 @@ def contiguous(arguments: Sequence[Any]) -> Inputs:
     return Inputs._make(laid_out)
 
 
-def problem(inputs: Inputs) -> Any:
-    """Reference to the C structure of contiguous inputs, which must outlive it."""
+def problem(inputs: Inputs, statistics: tuple[Tensor, Tensor] | None = None) -> Any:
+    """Reference to the C structure of contiguous inputs, which must outlive it.
+
+    Args:
+        statistics: what the surrogate's sharpness follows from, contiguous; brought up to date by a backward
+            pass. None: it is ``surrogate_alpha`` everywhere.
+    """
     rows, channels = inputs.current.shape[-2:]
     return ctypes.byref(
         _Problem(
@@ -119,6 +140,7 @@ def problem(inputs: Inputs) -> Any:
             STORAGE[inputs.current.dtype],
             torch.get_num_threads(),
             address(inputs.initial),
+            *(address(tensor) for tensor in statistics or (None, None)),
         )
     )
 

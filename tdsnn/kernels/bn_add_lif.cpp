@@ -39,14 +39,16 @@ struct OutputGradients {
 template <class K, class S, class Lanes, class Use>
 inline vec replay(int64_t steps, int64_t count, const float* initial, const Input<K>& input, const Dynamics<K>& neuron,
                   const OutputGradients<S>& grad, int64_t i, int64_t entry, Lanes lanes, Use use) {
-    vec h[K::STEPS ? K::STEPS : MAX_STEPS], v = initial ? load(initial + i, lanes) : splat(neuron.rest);
+    constexpr int LONGEST = K::STEPS ? K::STEPS : MAX_STEPS;
+    vec h[LONGEST], sharpness[LONGEST], v = initial ? load(initial + i, lanes) : splat(neuron.rest);
     for (int64_t t = 0; t < steps; t++) {
         h[t] = neuron.charge(v, input(t, i, entry, lanes));
+        sharpness[t] = neuron.adaptive() ? neuron.adapted(h[t], t * count + i, lanes) : vec{};
         v = neuron.fired(h[t], h[t] >= neuron.threshold);
     }
     vec grad_v = grad.last ? load(grad.last + i, lanes) : vec{};
     for (int64_t t = steps - 1; t >= 0; t--) {
-        vec grad_h = neuron.backward(h[t], load(grad.spikes + t * count + i, lanes), grad_v);
+        vec grad_h = neuron.backward(h[t], load(grad.spikes + t * count + i, lanes), grad_v, sharpness[t]);
         use(t, grad_h * neuron.gain);
         grad_v = grad_h * neuron.leak;
     }
@@ -170,7 +172,7 @@ void specialised(const Problem& p, F f) {
         else f(Kind<S, steps(), common(), NORMALISED>());
     };
     auto with_neuron = [&](auto storage, auto steps) {
-        const bool common = p.decay_input && !p.soft && p.detach_reset && power_of_two(p.tau);
+        const bool common = p.decay_input && !p.soft && p.detach_reset && power_of_two(p.tau) && !p.distance;
         if (common) with_shortcut(storage, steps, std::true_type());
         else with_shortcut(storage, steps, std::false_type());
     };

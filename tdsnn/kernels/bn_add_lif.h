@@ -24,6 +24,7 @@ struct Problem {
     float tau, threshold, reset, alpha;
     int32_t decay_input, soft, detach_reset, half, threads;
     const float* initial;  // (M, C) potential before the first step; null: at rest
+    float *distance, *spread;  // (T, M, C) that sharpen the surrogate, see `adapted`; null: it is alpha everywhere
 };
 
 namespace {
@@ -37,6 +38,8 @@ struct Affine {  // normalised x = x * scale + offset
     static float inverse_deviation(const Operand& o, int64_t c) { return 1.0f / std::sqrt(o.variance[c] + o.epsilon); }
     static float factor(const Operand& o, int64_t c) { return o.weight[c] * inverse_deviation(o, c); }
 };
+
+inline vec absolute(vec x) { return x < 0 ? -x : x; }
 
 // Then multiplying by 1 / tau rounds as dividing does.
 bool power_of_two(float tau) {
@@ -88,25 +91,38 @@ struct Input {
 template <class K>
 struct Dynamics {
     float tau, inverse_tau, threshold, rest, alpha, gain, leak, slope;
+    float *distance, *spread;
     bool divides_, decay_input_, soft_, detach_reset_;
     Dynamics(const Problem& p)
         : tau(p.tau), inverse_tau(1 / p.tau), threshold(p.threshold), rest(p.soft ? 0 : p.reset), alpha(p.alpha),
           gain(p.decay_input ? 1 / p.tau : 1), leak(1 - 1 / p.tau), slope((float)M_PI / 2 * p.alpha),
-          divides_(!power_of_two(p.tau)), decay_input_(p.decay_input), soft_(p.soft), detach_reset_(p.detach_reset) {}
+          distance(p.distance), spread(p.spread), divides_(!power_of_two(p.tau)), decay_input_(p.decay_input), soft_(p.soft), detach_reset_(p.detach_reset) {}
     bool divides() const { return !K::COMMON && divides_; }
     bool decay_input() const { return K::COMMON || decay_input_; }
     bool soft() const { return !K::COMMON && soft_; }
     bool detach_reset() const { return K::COMMON || detach_reset_; }
+    bool adaptive() const { return !K::COMMON && distance; }
     vec decayed(vec x) const { return divides() ? x / tau : x * inverse_tau; }
     vec charge(vec v, vec x) const {
         vec drift = v - rest;
         return decay_input() ? v + decayed(x - drift) : v - decayed(drift) + x;
     }
     vec fired(vec h, mask spike) const { return spike ? (soft() ? h - threshold : splat(rest)) : h; }
+    // Brings moving means of the distance from the threshold, and of its deviation from that mean, up to date at one
+    // place (t, m, c); returns the sharpness that follows from them.
+    template <class Lanes>
+    vec adapted(vec h, int64_t at, Lanes lanes) const {
+        vec u = absolute(h - threshold), m = load(distance + at, lanes), d = load(spread + at, lanes);
+        m += 0.1f * (u - m);
+        d += 0.1f * (absolute(u - m) - d);
+        store(distance + at, m, lanes);
+        store(spread + at, d, lanes);
+        return alpha * reciprocal(m + 1.5f * d + 1e-4f);
+    }
     // Gradient at the potential before firing, from those at the spike and at the potential after it.
-    vec backward(vec h, vec grad_spike, vec grad_v) const {
-        vec above = h - threshold, x = slope * above;
-        vec surrogate = (alpha / 2) * reciprocal(1 + x * x);
+    vec backward(vec h, vec grad_spike, vec grad_v, vec sharpness) const {
+        vec above = h - threshold, x = (adaptive() ? (float)M_PI / 2 * sharpness : splat(slope)) * above;
+        vec surrogate = (adaptive() ? sharpness / 2 : splat(alpha / 2)) * reciprocal(1 + x * x);
         if (!detach_reset()) grad_spike += grad_v * (soft() ? splat(-threshold) : rest - h);
         if (!soft()) grad_v = above >= 0 ? vec{} : grad_v;
         return grad_spike * surrogate + grad_v;

@@ -6,7 +6,7 @@ pass through the registers once. Nothing is kept for the backward pass but the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ def bn_add_lif(
     normalise_shortcut: Normalisation = _NONE,
     initial: Tensor | None = None,
     keep_last: bool = False,
+    operator: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Spikes (T, M, C) in the dtype of the current, and the potential (M, C) in fp32 after the last step.
 
@@ -52,11 +53,12 @@ def bn_add_lif(
         shortcut: (T, M, C) or None, of the same dtype.
         initial: potential (M, C) in fp32 before the first step; None is at rest.
         keep_last: whether the last potential is asked for; otherwise what is returned for it is empty.
+        operator: takes the place of the compiled operator, with its arguments and answers.
 
     Raises:
         MissingError: there are no compiled operators here.
     """
-    spikes, last = _FORWARD(
+    spikes, last = (operator or FORWARD)(
         current,
         *normalise,
         shortcut,
@@ -88,16 +90,21 @@ def _empty_outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
     return spikes, spikes.new_empty(size if inputs.keep_last else (0,), dtype=torch.float32)
 
 
-def _backward(
-    grad_spikes: Tensor, grad_last: Tensor | None, wanted: Sequence[bool], *arguments: Any
+def backward(
+    grad_spikes: Tensor,
+    grad_last: Tensor | None,
+    wanted: Sequence[bool],
+    *arguments: Any,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
+    """Gradients at the differentiable inputs, (0,) at one not wanted; ``statistics`` as of ``problem``."""
     inputs = c.contiguous(arguments)
     grad_spikes = grad_spikes.to(inputs.current.dtype).contiguous()
     grad_last = None if grad_last is None else grad_last.contiguous()
     gradients = _empty_gradients(grad_spikes, grad_last, wanted, *inputs)
     library().call(
         "tdsnn_bn_add_lif_backward",
-        c.problem(inputs),
+        c.problem(inputs, statistics),
         grad_spikes.data_ptr(),
         c.address(grad_last),
         *(each.data_ptr() if want else None for each, want in zip(gradients, wanted, strict=True)),
@@ -108,7 +115,6 @@ def _backward(
 def _empty_gradients(
     _grad_spikes: Tensor, _grad_last: Tensor | None, wanted: Sequence[bool], *arguments: Any
 ) -> tuple[Tensor, ...]:
-    """For the differentiable inputs; (0,) for one that is not wanted."""
     return tuple(
         torch.empty_like(arguments[position], memory_format=torch.contiguous_format)
         if want
@@ -120,23 +126,17 @@ def _empty_gradients(
 class _BnAddLif(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        ctx.tensors = [k for k, each in enumerate(arguments) if isinstance(each, Tensor)]
-        ctx.save_for_backward(*(arguments[k] for k in ctx.tensors))
-        ctx.settings = [None if isinstance(each, Tensor) else each for each in arguments]
-        ctx.set_materialize_grads(False)
-        spikes, last = below_autograd(_FORWARD, *arguments)
+        c.save(ctx, arguments)
+        spikes, last = below_autograd(FORWARD, *arguments)
         return spikes, last
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        gradients: list[Tensor | None] = [None] * len(ctx.settings)
+        gradients: list[Tensor | None] = [None] * len(Inputs._fields)
         grad_spikes, grad_last = grads
         if grad_spikes is None and grad_last is None:
             return tuple(gradients)
-        arguments = list(ctx.settings)
-        for position, tensor in zip(ctx.tensors, ctx.saved_tensors, strict=True):
-            arguments[position] = tensor
-        inputs = Inputs(*arguments)
+        inputs = c.saved(ctx)
         if grad_spikes is None:
             grad_spikes = inputs.current.new_zeros((inputs.steps, *inputs.current.shape[-2:]))
         wanted = [ctx.needs_input_grad[position] for position in POSITIONS]
@@ -157,22 +157,28 @@ def _differentiable_backward(
 ) -> list[Tensor | None]:
     operands: list[Any] = [inputs[position] for position in POSITIONS]
     grads = grad_spikes, torch.zeros_like(grad_spikes[0]).float() if grad_last is None else grad_last
-    return differentiable_gradients(partial(_from_pytorch, inputs), operands, grads)
+    return differentiable_gradients(partial(from_pytorch, inputs), operands, grads)
 
 
-def _from_pytorch(inputs: Inputs, *operands: Any) -> tuple[Tensor, Tensor]:
+def from_pytorch(inputs: Inputs, *operands: Any) -> tuple[Tensor, Tensor]:
     """The operator from differentiable operations, with ``operands`` for its differentiable inputs."""
     inputs = inputs._replace(**dict(zip(DIFFERENTIABLE, operands, strict=True)))
-    current = _normalised(*inputs.current_operand)
-    if inputs.shortcut is not None:
-        current = current + _normalised(*inputs.shortcut_operand)
+    current = received(inputs)
     size = current.shape[-2:]
     spikes_TM, last_M = differentiable_lif(
-        current.expand(inputs.steps, *size).flatten(1),
+        current.flatten(1),
         None if inputs.initial is None else inputs.initial.flatten(),
         config=inputs.config,
     )
     return spikes_TM.view(-1, *size).to(inputs.current.dtype), last_M.view(size)
+
+
+def received(inputs: Inputs) -> Tensor:
+    """What the neurons receive, (T, M, C) in fp32, from differentiable operations."""
+    current = _normalised(*inputs.current_operand)
+    if inputs.shortcut is not None:
+        current = current + _normalised(*inputs.shortcut_operand)
+    return current.expand(inputs.steps, *current.shape[-2:])
 
 
 def _normalised(*operand: Any) -> Tensor:
@@ -186,7 +192,7 @@ def _normalised(*operand: Any) -> Tensor:
     return torch.addcmul(bias, x - mean, scale)
 
 
-_FORWARD = define(
+FORWARD = define(
     f"bn_add_lif({SCHEMA}) -> (Tensor spikes, Tensor last)",
     cpu=_forward,
     fake=lambda *arguments: _empty_outputs(Inputs(*arguments)),
@@ -195,6 +201,6 @@ _FORWARD = define(
 _BACKWARD = define(
     f"bn_add_lif_backward(Tensor grad_spikes, Tensor? grad_last, bool[] wanted, {SCHEMA}) -> "
     f"({', '.join(['Tensor'] * len(DIFFERENTIABLE))})",
-    cpu=_backward,
+    cpu=backward,
     fake=_empty_gradients,
 )

@@ -6,7 +6,7 @@ Semantics are those of SpikingJelly 2.0's ``LIFNode``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -140,10 +140,11 @@ class _SurrogateSpike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (above,) = ctx.saved_tensors
-        return grads[0] * _surrogate(above, ctx.alpha), None
+        return grads[0] * atan_slope(above, ctx.alpha), None
 
 
-def _surrogate(above: Tensor, alpha: float) -> Tensor:
+def atan_slope(above: Tensor, alpha: float | Tensor) -> Tensor:
+    """Derivative of an arctangent of sharpness ``alpha`` at distances from the threshold."""
     return alpha / 2 / (1.0 + (math.pi / 2 * alpha * above) ** 2)
 
 
@@ -168,42 +169,66 @@ def _charge(current: Tensor, v: Tensor | float, config: LIFConfig) -> Tensor:
     return v - drift / config.tau + current
 
 
-def _charges(config: LIFConfig, current_TM: Tensor, initial_M: Tensor | None) -> tuple[list[Tensor], Tensor]:
+def charges(config: LIFConfig, current_TM: Tensor, initial_M: Tensor | None) -> tuple[list[Tensor], Tensor]:
     """Membrane potential before firing at each step, T times (M,), and the one after the last step."""
     v: Tensor | float = config.v_rest if initial_M is None else initial_M
-    charges = []
+    before = []
     for current in current_TM.unbind(0):
         h = _charge(current, v, config)
         spike = h >= config.v_threshold
         soft = config.v_reset is None
         v = torch.where(spike, h - config.v_threshold, h) if soft else h.masked_fill(spike, config.v_rest)
-        charges.append(h)
+        before.append(h)
     assert isinstance(v, Tensor), "there is at least one step"
-    return charges, v
+    return before, v
 
 
 def _sequence(config: LIFConfig, current_TM: Tensor, initial_M: Tensor | None) -> tuple[Tensor, Tensor]:
-    charges, last_M = _charges(config, current_TM, initial_M)
-    return torch.stack([(h >= config.v_threshold).to(current_TM.dtype) for h in charges]), last_M
+    before, last_M = charges(config, current_TM, initial_M)
+    return torch.stack([(h >= config.v_threshold).to(current_TM.dtype) for h in before]), last_M
 
 
 def _backward_sequence(
     config: LIFConfig, current_TM: Tensor, initial_M: Tensor | None, grad_TM: Tensor, grad_last_M: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients at the currents (T, M) and at the initial potential (M,); potentials are computed anew."""
-    charges, _ = _charges(config, current_TM, initial_M)
+    before, _ = charges(config, current_TM, initial_M)
+    to_current, to_initial = backward_through_time(
+        config, before, grad_TM, grad_last_M, slope=lambda _, above: atan_slope(above, config.surrogate_alpha)
+    )
+    return to_current.to(current_TM.dtype), to_initial
+
+
+def backward_through_time(
+    config: LIFConfig,
+    charges_TM: Sequence[Tensor],
+    grad_TM: Tensor,
+    grad_last_M: Tensor,
+    *,
+    slope: Callable[[int, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Gradients at the currents (T, M) and at the initial potential (M,).
+
+    Args:
+        charges_TM: T potentials (M,) before firing.
+        grad_TM, grad_last_M: gradients at the spikes and at the potential after the last step.
+        slope: derivative (M,) of the spikes of a step, of its number and the distances from the threshold.
+    """
     leak = 1.0 - 1.0 / config.tau
     gain = 1.0 / config.tau if config.decay_input else 1.0
     grad_v = grad_last_M
     grads = []
-    for h, grad_spike in zip(reversed(charges), reversed(grad_TM.unbind(0)), strict=True):
-        grad_h = _backward_step(config, h, grad_spike.to(h.dtype), grad_v)
+    for step in reversed(range(len(charges_TM))):
+        h = charges_TM[step]
+        grad_h = _backward_step(config, h, grad_TM[step].to(h.dtype), grad_v, partial(slope, step))
         grads.append(grad_h * gain)
         grad_v = grad_h * leak
-    return torch.stack(grads[::-1]).to(current_TM.dtype), grad_v
+    return torch.stack(grads[::-1]), grad_v
 
 
-def _backward_step(config: LIFConfig, h: Tensor, grad_spike: Tensor, grad_v: Tensor) -> Tensor:
+def _backward_step(
+    config: LIFConfig, h: Tensor, grad_spike: Tensor, grad_v: Tensor, slope: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Gradient at the potential before firing, given those at the spike and at the potential after it."""
     above = h - config.v_threshold
     if not config.detach_reset:
@@ -211,4 +236,4 @@ def _backward_step(config: LIFConfig, h: Tensor, grad_spike: Tensor, grad_v: Ten
         grad_spike = grad_spike + grad_v * drop
     if config.v_reset is not None:
         grad_v = grad_v.masked_fill(above >= 0, 0.0)
-    return grad_spike * _surrogate(above, config.surrogate_alpha) + grad_v
+    return grad_spike * slope(above) + grad_v

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from tdsnn.errors import UsageError
 from tdsnn.kernels._library import library
 from tdsnn.kernels._operators import is_transformed
 from tdsnn.kernels.convolution import Conv2d, has_tiles
+from tdsnn.kernels.surrogates import Surrogate
 from tdsnn.models._neurons import LIF, State
 from tdsnn.models._pretrained import Pretrained
 from tdsnn.topography.layouts import SheetSpec
@@ -174,6 +176,25 @@ class Model(Pretrained, nn.Module, ABC):
         if compiled:
             self.to(memory_format=torch.channels_last)
         return compiled
+
+    def with_surrogate(self, surrogate: Surrogate) -> Self:
+        """This network with another derivative of its spikes, for attacks; itself if it has no spikes.
+
+        Weights and buffers are shared, answers are the same bit for bit (but see
+        ``Surrogate.replaces_spikes``), and this model stays as it is.
+        """
+        if not self.neurons:
+            return self
+        shared = (*self.parameters(), *self.buffers(), self.sheets)
+        other = copy.deepcopy(self, {id(one): one for one in shared})
+        for layer in other.neurons:
+            layer.differentiate_through(surrogate)
+        return other
+
+    def keep_samples(self, places: Tensor) -> None:
+        """Let surrogates forget the samples of a batch that are not at ``places``, indices or (N,) bool."""
+        for layer in self.neurons:
+            layer.memory |= {name: noted[:, places] for name, noted in layer.memory.items()}
 
     @property
     def neurons(self) -> list[LIF]:

@@ -6,7 +6,9 @@ equivalent where there is no compiler.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from tdsnn.errors import UsageError
 from tdsnn.kernels.bn_add_lif import bn_add_lif, supports
 from tdsnn.kernels.lif import LIFConfig, lif, potential_dtype
 from tdsnn.kernels.moments import Normalisation, normalisation
+from tdsnn.kernels.surrogates import ClippedReLU, Memory, Surrogate, surrogated
 
 State = dict[str, Tensor]
 """All that a network remembers from one time step to the next: a name to a tensor (N, ...) of its samples."""
@@ -29,6 +32,18 @@ class LIF(nn.Module):
         self.config = config
         self.compiled = False
         """Whether the compiled operators may run on CPU."""
+        self.surrogate: Surrogate | None = None
+        """What takes the place of the derivative that the configuration says."""
+        self.memory: Memory = {}
+        """What that has noted about the samples of a batch."""
+
+    def differentiate_through(self, surrogate: Surrogate) -> None:
+        """Take another derivative of the spikes from now on; nothing is noted yet."""
+        self.memory = {}
+        if surrogate.name == self.config.surrogate and surrogate.constant is not None:
+            self.config, self.surrogate = replace(self.config, surrogate_alpha=surrogate.constant), None
+        else:
+            self.surrogate = surrogate
 
     def forward(self, current_TN: Tensor, state: State | None = None, name: str = "") -> Tensor:
         """Spikes of T steps.
@@ -43,7 +58,11 @@ class LIF(nn.Module):
             UsageError: a potential of another shape than the current.
         """
         initial = initial_potential(state, name, current_TN.shape[1:])
-        if current_TN.is_cuda:
+        if isinstance(self.surrogate, ClippedReLU):
+            return self.surrogate.rates(current_TN, self.config)
+        if self.surrogate is not None:
+            spikes, last = self._surrogated(current_TN, initial)
+        elif current_TN.is_cuda:
             spikes, last = _spikingjelly(self.config, current_TN, initial)
         else:
             spikes, last = self._on_cpu(current_TN, initial, keep_last=state is not None)
@@ -73,6 +92,34 @@ class LIF(nn.Module):
             spikes, last = lif(laid_out.flatten(1), self.config, initial)
         spikes = spikes.view(laid_out.shape).permute(0, *(axis + 1 for axis in inverse))
         return spikes, last.view(laid_out.shape[1:]).permute(inverse) if keep_last else last
+
+    def _surrogated(self, current_TN: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        # Surrogates may tell channels apart, so those come last, and a single one is a channel too.
+        steps, samples = current_TN.shape[:2]
+        laid_out = current_TN.movedim(2, -1) if current_TN.ndim > 2 else current_TN[..., None]
+        channels = laid_out.shape[-1]
+        if initial is not None:
+            initial = initial.to(potential_dtype(current_TN))
+            initial = (initial.movedim(1, -1) if initial.ndim > 1 else initial).reshape(-1, channels)
+        rows = laid_out.reshape(steps, -1, channels)
+        spikes, last = bn_add_lif(
+            rows,
+            self.config,
+            steps=steps,
+            initial=initial,
+            keep_last=True,
+            operator=self.operator(samples, compiled=self.compiled and supports(rows, steps)),
+        )
+        spikes, last = spikes.view(laid_out.shape), last.view(laid_out.shape[1:])
+        if current_TN.ndim == 2:
+            return spikes[..., 0], last[..., 0]
+        return spikes.movedim(-1, 2), last.movedim(-1, 1)
+
+    def operator(self, samples: int, *, compiled: bool) -> Callable[..., tuple[Tensor, Tensor]] | None:
+        """What :func:`bn_add_lif` is to call for a batch of N samples; None: the compiled operator."""
+        if self.surrogate is None:
+            return None
+        return partial(surrogated, self.surrogate, self.memory, samples, compiled)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in asdict(self.config).items())
@@ -120,13 +167,14 @@ def bn_add_act(
     if (
         type(activation) is LIF
         and activation.compiled
+        and not isinstance(activation.surrogate, ClippedReLU)
         and supports(current, steps)
         and (shortcut is None or shortcut.dtype == current.dtype)
         and all(_is_plain(norm) for norm in norms)
         and current.numel() > current.shape[1]  # PyTorch refuses to normalise over a single value
         and not any(has_hooks(module) for module in (*norms, activation))
     ):
-        return _fused(activation.config, bn, current, steps, constant, shortcut, shortcut_bn, state, name)
+        return _fused(activation, bn, current, steps, constant, shortcut, shortcut_bn, state, name)
     out = bn(current)
     if shortcut is not None:
         out = out + (shortcut if shortcut_bn is None else shortcut_bn(shortcut))
@@ -159,7 +207,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _fused(
-    config: LIFConfig,
+    activation: LIF,
     bn: nn.BatchNorm2d,
     current: Tensor,
     steps: int,
@@ -181,13 +229,14 @@ def _fused(
         shortcut_rows = shortcut_rows.view(steps, -1, channels)
     spikes, last = bn_add_lif(
         rows if constant else rows.view(steps, -1, channels),
-        config,
+        activation.config,
         steps=steps,
         normalise=normalise,
         shortcut=shortcut_rows,
         normalise_shortcut=normalise_shortcut,
         initial=None if initial is None else _channels_last(initial.float()),
         keep_last=state is not None,
+        operator=activation.operator(images, compiled=True),
     )
     if state is not None:
         state[name] = last.view(images, height, width, channels).permute(0, 3, 1, 2)

@@ -32,6 +32,9 @@ class Task(ABC):
     floor: ClassVar[float]
     """The lowest score: a sample that has it has nothing to lose, so no attack is spent on it."""
 
+    chooses_class: ClassVar[bool] = False
+    """Whether outputs are logits, of which the highest is the answer, and targets are classes."""
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What gradient attacks raise: (N,), of outputs (N, K) and targets (N,), differentiable."""

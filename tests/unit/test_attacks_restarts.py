@@ -83,7 +83,7 @@ def test_l2_starts_are_uniform_in_the_ball() -> None:
     attack = configure("pgd")
     x = like + 0.5
     draws = SampleDraws(seed=0, stream="pgd", indices=range(4000))
-    start = attack._start(x, eps=0.2, norm="l2", generator=draws) - x
+    start = attack.start(x, eps=0.2, norm="l2", generator=draws) - x
     radii = start.flatten(1).norm(dim=1) / 0.2
     assert radii.max() <= 1 + 1e-5
     for radius in (0.5, 0.8, 0.95):

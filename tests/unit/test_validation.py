@@ -40,6 +40,26 @@ def sentence(document: Any, **options: Any) -> str:
     return caught.value.message
 
 
+def test_a_table_that_takes_nothing_names_what_it_was_given() -> None:
+    with pytest.raises(UsageError, match="The thing has an unknown key 'size'"):
+        check({"size": 1}, Table, name="The thing")
+
+
+def test_typed_texts_become_numbers_and_truth_values() -> None:
+    class Typed(Table, frozen=True, kw_only=True):
+        half: Annotated[float, Meta(ge=0, lt=0.5)] = 0.0
+        even: bool = False
+        code: str = ""
+
+    given = {"half": "0.25", "even": "true", "code": "3"}
+    assert check(given, Typed, name="It", typed=True) == Typed(half=0.25, even=True, code="3")
+    for key, value in {"half": "0.5", "even": "maybe"}.items():
+        with pytest.raises(UsageError, match=f"It needs .* for '{key}', not '{value}'"):
+            check({"even": "true", "half": "0", key: value}, Typed, name="It", typed=True)
+    with pytest.raises(UsageError, match="It needs a number"):
+        check({"half": "0.25"}, Typed, name="It")
+
+
 def test_a_document_becomes_its_type() -> None:
     given = {"title": "A", "parts": [{"colour": "green", "size": 2, "figures": {"a.b": {"value": 3}}}]}
     found = check(given, Whole, name="The thing")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
-from tdsnn.attacks import Attack, SampleDraws, respond, setting
+from tdsnn.attacks import Attack, SampleDraws, respond
 from tdsnn.tasks import Task
 
 
@@ -15,7 +17,7 @@ from tdsnn.tasks import Task
 class Jitter(Attack):
     """The worst of several random corners of the Linf ball, by the loss."""
 
-    tries: int = setting(4, low=1, high=1_000)
+    tries: Annotated[int, Meta(ge=1, le=1_000)] = 4
 
     def run(
         self,

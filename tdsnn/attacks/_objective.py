@@ -1,0 +1,89 @@
+"""What gradient attacks raise, on the samples that still stand."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tdsnn.attacks._gradient import Loss, loss_gradient, respond
+from tdsnn.errors import GateError
+from tdsnn.kernels.surrogates import Surrogate
+from tdsnn.models._base import Model
+from tdsnn.tasks._base import Task
+
+
+def through(model: nn.Module, surrogate: Surrogate | None) -> nn.Module:
+    """The network that gradients are taken of: ``model`` itself without a surrogate.
+
+    Raises:
+        GateError: it has no spikes, or does not offer the surrogate.
+    """
+    if surrogate is None:
+        return model
+    offered = getattr(model, "with_surrogate", None)
+    other: nn.Module = model if offered is None else offered(surrogate)
+    if other is model:
+        raise GateError(
+            f"The surrogate {surrogate} has no meaning for a network without spikes of this project's kind.",
+            hint="Leave out the setting surrogate; wrapped networks offer it by a method with_surrogate.",
+        )
+    return other
+
+
+class Objective:
+    """A loss on samples under attack, its gradient, and who has fallen.
+
+    Args:
+        model: whose answers count.
+        x: images without attack (N, C, H, W).
+        y: targets (N,).
+        task: what a fallen sample is.
+        surrogate: what gradients are taken through; None: as trained.
+        loss: to be raised; default the task's.
+        targets: of the loss, (N, ...); default ``y``.
+        draws: gradients whose mean is taken, for networks that draw random numbers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        task: Task,
+        surrogate: Surrogate | None = None,
+        loss: Loss | None = None,
+        targets: Tensor | None = None,
+        draws: int = 1,
+    ) -> None:
+        self.model, self.x, self.y, self.task, self.draws = model, x, y, task, draws
+        self.targets = y if targets is None else targets
+        self.loss = task.loss if loss is None else loss
+        self._through = through(model, surrogate)
+        self._own_answers = surrogate is None or not surrogate.replaces_spikes
+
+    def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (N, K) at ``points`` (N, C, H, W), and the gradient of the loss there."""
+        outputs, gradient = loss_gradient(self._through, points, self.targets, self.loss)
+        for draw in range(1, self.draws):
+            others = loss_gradient(self._through, points, self.targets, self.loss)
+            # A running mean, so that one draw is taken exactly as it is.
+            outputs, gradient = (
+                a.lerp(b, 1 / (draw + 1)) for a, b in zip((outputs, gradient), others, strict=True)
+            )
+        return outputs if self._own_answers else respond(self.model, points), gradient
+
+    def losses(self, outputs: Tensor) -> Tensor:
+        """(N,)."""
+        return self.loss(outputs, self.targets)
+
+    def standing(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """(N,) bool: a point has more than the lowest score."""
+        # An unchanged image passed its clean verdict; another batch's rounding must not end its search.
+        unchanged = (points == self.x).flatten(1).all(1)
+        return (self.task.score(outputs, self.y) > self.task.floor) | unchanged
+
+    def keep(self, places: Tensor) -> None:
+        """Go on with the samples at ``places`` (N,) bool alone."""
+        self.x, self.y, self.targets = self.x[places], self.y[places], self.targets[places]
+        if isinstance(self._through, Model) and self._through is not self.model:
+            self._through.keep_samples(places)
