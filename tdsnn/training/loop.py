@@ -74,8 +74,7 @@ class Trainer:
         # Of several processes each has a device of its own, which only the launcher knows.
         self.device = device if self.processes == 1 else self.accelerator.device
         self.batches = Batches(train, recipe, processes=self.processes, device=self.device)
-        self.position = Position()
-        self.meter = Meter()
+        self.position, self.meter = Position(), Meter()
         self._cpu_before = -time.process_time()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         # Now, not after hours.
@@ -285,7 +284,7 @@ class Trainer:
         return dict(zip(sums, mean.tolist(), strict=True))
 
     def held_out_scores(self) -> dict[str, float]:
-        """How the network as it is does on the held-out images; see :mod:`tdsnn.training.monitor`."""
+        """Of the network as it is; see :mod:`tdsnn.training.monitor`."""
         return held_out_scores(self.model, self.held_out, self.manifest.recipe, device=self.device)
 
     def _close_epoch(self, watcher: Watcher) -> None:
