@@ -61,6 +61,8 @@ def _label(cell: Cell) -> str:
 def _accuracy(cell: Cell, marked: Container[str]) -> str:
     if cell.accuracy is None:
         return "refused"
+    if cell.entered == 0 and cell.survivors:
+        return "-"
     mark = MARK if cell.model in marked and cell.norm is not None else ""
     return interval(cell.accuracy) + mark
 

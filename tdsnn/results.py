@@ -80,7 +80,8 @@ class Cell:
     survivors: int | None
     entered: int | None = None
     """How many images were attacked, if those that attacks before had fooled were left out: the accuracy is
-    then that of all of them together. None: all that are right without attack were."""
+    then that of all of them together. 0: the attack has no meaning for the model. None: all that are right
+    without attack were."""
     error: str | None = None
     """Why there is no number."""
 

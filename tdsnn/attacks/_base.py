@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import finite, inference, respond
+from tdsnn.attacks._gradient import finite, inference, over_time, respond
 from tdsnn.attacks._norms import NORMS
 from tdsnn.errors import GateError, UsageError
 from tdsnn.registry import Registry
@@ -37,7 +37,8 @@ class Outcome:
     """What an attack left of a batch of N samples."""
 
     x_adv: Tensor
-    """(N, C, H, W) in [0, 1]; equal to the input where the clean score was the lowest already."""
+    """(N, C, H, W) in [0, 1]; equal to the input where the clean score was the lowest already. Of images that
+    differ between time steps those of the first."""
     clean: Tensor
     """(N,) scores without attack; of a classifier bool, right or not."""
     robust: Tensor
@@ -57,6 +58,10 @@ class Attack(ABC):
 
     budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = {"linf": DEFAULT_STRENGTHS["linf"]}
 
+    units: ClassVar[float] = 255.0
+    """Of noise: into how many parts a strength of 1 is divided where people state it."""
+    strength_word: ClassVar[str] = "sigma"
+    """Of noise: what its strength is."""
     leading: ClassVar[str | None] = None
     """Setting that may be typed first and without its name, as in ``torchattacks:PGD``."""
 
@@ -139,6 +144,9 @@ class Attack(ABC):
             norm: one of :meth:`norms`; None if there are none.
             task: its loss is to be raised, its score to be lowered.
             generator: the only allowed source of randomness.
+
+        Returns:
+            (N, C, H, W), or (T, N, C, H, W) for images of their own at each of the model's T time steps.
         """
 
     def perturb(
@@ -193,11 +201,14 @@ class Attack(ABC):
                 model, x[places], y[places], eps=eps, norm=norm, task=task, generator=draws
             ).detach()
             self._check_candidates(found, x[places], eps=eps, norm=norm)
-            changed = (found != x[places]).flatten(1).any(1)
+            frames = found if found.ndim == x.ndim + 1 else found[None]
+            changed = (frames != x[places]).transpose(0, 1).flatten(1).any(1)
             if changed.any():
-                after = task.score(respond(model, found[changed]), y[places[changed]])
+                shown = frames[:, changed]
+                outputs = respond(model, shown[0]) if len(shown) == 1 else over_time(model, shown)
+                after = task.score(outputs, y[places[changed]])
                 robust[places[changed]] = torch.minimum(before[places[changed]], after)
-            x_adv[places] = found
+            x_adv[places] = frames[0]
         return Outcome(x_adv, before, robust)
 
     def choose_norm(self, norm: str | None) -> str | None:
@@ -217,7 +228,7 @@ class Attack(ABC):
         return norm
 
     def _check_candidates(self, found: Tensor, x: Tensor, *, eps: float, norm: str | None) -> None:
-        if found.shape != x.shape:
+        if found.shape != x.shape and (norm is not None or found.shape[1:] != x.shape):
             raise GateError(f"{self.name} returned shape {tuple(found.shape)} for {tuple(x.shape)}.")
         finite(found, f"pixels from {self.name}")
         low, high = float(found.min()), float(found.max())
@@ -227,7 +238,7 @@ class Attack(ABC):
         if norm is None and eps > 0:
             return
         measure = NORMS[norm or "linf"]
-        distance = measure.distance(found, x)
+        distance = max(measure.distance(one, x) for one in (found if found.ndim > x.ndim else found[None]))
         limit = eps + measure.tolerance(eps, x[0].numel()) if eps else 0.0
         if distance > limit:
             raise GateError(

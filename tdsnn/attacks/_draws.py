@@ -37,6 +37,11 @@ class SampleDraws:
         """Next numbers in [-1, 1), in the shape (N, ...), dtype and device of ``like``."""
         return 2 * self._stack([g.random(like.shape[1:], np.float32) for g in self._generators], like) - 1
 
+    def poisson(self, means: Tensor) -> Tensor:
+        """Next Poisson numbers with these means (N, ...), in their dtype and device."""
+        rows = zip(self._generators, means.double().cpu().numpy(), strict=True)
+        return self._stack([g.poisson(row).astype(np.float32) for g, row in rows], means)
+
     def normal(self, like: Tensor) -> Tensor:
         """Next standard normal numbers, in the shape (N, ...), dtype and device of ``like``."""
         return self._stack([g.standard_normal(like.shape[1:], np.float32) for g in self._generators], like)

@@ -52,6 +52,23 @@ def respond(model: nn.Module, x_NCHW: Tensor) -> Tensor:
         return finite(model(x_NCHW), "logits")
 
 
+def over_time(model: nn.Module, frames_TNCHW: Tensor) -> Tensor:
+    """Outputs (N, K) without autograd, the mean over time, for an image of its own at each time step.
+
+    Raises:
+        GateError: the model has no method ``outputs_of_frames``, or unrolls its time steps itself.
+    """
+    shown = getattr(model, "outputs_of_frames", None)
+    if shown is None:
+        raise GateError(
+            f"{type(model).__name__} cannot be shown another image at each time step.",
+            hint="Draw the noise once: leave out draw=per-step.",
+        )
+    with torch.no_grad():
+        outputs: Tensor = shown(frames_TNCHW)
+        return finite(outputs.mean(0), "logits")
+
+
 def loss_gradient(model: nn.Module, x_NCHW: Tensor, targets: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Outputs (N, K) at ``x_NCHW`` and the gradient (N, C, H, W) of the loss with respect to it.
 

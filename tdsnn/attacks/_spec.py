@@ -50,7 +50,7 @@ class AttackSpec:
 
     def eps(self, strength: float) -> float:
         """A strength in units of the pixel range, in L0 of values."""
-        return strength / NORMS[self.norm or "linf"].units
+        return strength / (self.attack.units if self.norm is None else NORMS[self.norm].units)
 
 
 def attack_specs(
@@ -80,8 +80,8 @@ def attack_specs(
         attack = configure(plain.name, **plain.read(plain.name, stated, typed=True))
         norm = attack.choose_norm(norm.casefold() if norm else None)
         # All are read, so that a mistyped strength never goes unnoticed.
-        general = [parse_strength(one, norm=norm) for one in eps]
-        own = [parse_strength(one, norm=norm) for one in strengths]
+        general = [parse_strength(one, norm=norm, units=attack.units) for one in eps]
+        own = [parse_strength(one, norm=norm, units=attack.units) for one in strengths]
         found.setdefault((attack, norm), set()).update(own or general or attack.budgets[norm])
     if steps is not None and not stepped:
         raise UsageError(f"None of the attacks {', '.join(texts)} takes steps.", hint="Leave out --steps.")
@@ -91,8 +91,9 @@ def attack_specs(
     )
 
 
-def parse_strength(text: str | float, *, norm: str | None) -> float:
-    """A strength in units of 1/255, in L0 of values, from ``8``, ``8/255`` or ``0.5/255``.
+def parse_strength(text: str | float, *, norm: str | None, units: float = 255.0) -> float:
+    """A strength in units of 1/255, in L0 of values, from ``8``, ``8/255`` or ``0.5/255``; of noise in the
+    attack's units, e.g. percent.
 
     Raises:
         UsageError: no number, out of range, or a number that could mean two things.
@@ -103,25 +104,26 @@ def parse_strength(text: str | float, *, norm: str | None) -> float:
     except ValueError:
         numbers = []
     measure = NORMS[norm or "linf"]
+    units = units if norm is None else measure.units
     if not 1 <= len(numbers) <= 2 or (len(numbers) == 2 and not numbers[1] > 0):
         raise UsageError(f"'{text}' is no strength of an attack.", hint=_EPS_HINT)
     if len(numbers) == 2:
         # First the quotient of the units, so that 8/255 is exactly what 8 is.
-        strength = numbers[0] * (measure.units / numbers[1])
+        strength = numbers[0] * (units / numbers[1])
     else:
         (strength,) = numbers
-        if measure.continuous and 0 < strength < _FRACTION_BELOW:
-            pixels = strength * measure.units
+        if units == 255.0 and 0 < strength < _FRACTION_BELOW:
+            pixels = strength * units
             raise UsageError(
                 f"A strength of {text} may mean {text}/255 or, as a fraction of the pixel range, "
                 f"{pixels:.3g}/255.",
                 hint=f"Write {text}/255 or {pixels:.3g}.",
             )
     # How long an L2 or L1 radius can be depends on the images, so that is checked when they are known.
-    most = measure.units if norm in (None, "linf") else math.inf
+    most = units if norm in (None, "linf") else math.inf
     if not 0 <= strength <= most or math.isinf(strength):
         reach = f"in 0..{most:g}" if math.isfinite(most) else "at 0 or above"
-        unit = "units of 1/255" if measure.continuous else "values"
+        unit = f"units of 1/{units:g}" if measure.continuous else "values"
         raise UsageError(f"A strength must lie {reach} ({unit}), not {strength:g}.", hint=_EPS_HINT)
     return strength
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from msgspec import structs
@@ -21,13 +21,16 @@ from tdsnn.results import Cell, digest_of
 _NORM = "linf"
 
 
-def examine(run: Run, entry: ModelEntry, cells: Sequence[Cell]) -> tuple[Finding, ...]:
+def examine(
+    run: Run, entry: ModelEntry, cells: Sequence[Cell], *, beside: Sequence[ModelEntry] = ()
+) -> tuple[Finding, ...]:
     """What the cells of a model say, and with a suite that asks for it the whole masking report.
 
     A finished report is stored beside the cells.
 
     Args:
         cells: of this model, worst cases included, the one without attack first.
+        beside: other entries of the run; what fools them may fool this one.
     """
     plan, clean = run.plan, cells[0]
     if clean.key not in run.scores:
@@ -40,10 +43,15 @@ def examine(run: Run, entry: ModelEntry, cells: Sequence[Cell]) -> tuple[Finding
     radii = sorted({cell.eps_255 for cell in cells if cell.norm == _NORM and cell.eps_255 > 0})
     if plan.suite is None or plan.suite.suite.masking is None or not radii or not right[clean.key].any():
         return tuple(found)
-    key = digest_of([[cell.key for cell in cells], structs.asdict(plan.suite.suite.masking)])
+    others = {other.name: other for other in beside if other.name != entry.name}
+    known = sorted(other.checkpoint_sha256 for other in others.values())
+    key = digest_of([[cell.key for cell in cells], known, structs.asdict(plan.suite.suite.masking)])
     stored = None if run.fresh else run.folder.read_document(key)
     if stored is None:
-        probe = _probe(run, entry, cells, right[clean.key], radii)
+        probe = replace(
+            _probe(run, entry, cells, right[clean.key], radii),
+            others={name: other.model for name, other in others.items()},
+        )
         with inference(entry.model):
             report = masking_report(
                 probe,

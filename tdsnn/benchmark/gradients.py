@@ -21,6 +21,11 @@ class Gradient:
     """The same within a sentence."""
 
 
+def has_spikes(model: Model | Adapted) -> bool:
+    """Whether a surrogate stands in for the derivative of anything in the network, as far as is known."""
+    return model.spiking if isinstance(model, Adapted) else gradient_of(model).surrogate is not None
+
+
 def gradient_of(model: Model | Adapted) -> Gradient:
     """Look at every layer; the surrogate of one from another package is not known, nor whether it has one."""
     if isinstance(model, Adapted) and model.surrogates:

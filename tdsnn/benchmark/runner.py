@@ -44,7 +44,9 @@ def run_bench(
         measured = [measure(run, entry) for entry in entries]
         cells = [cell for one in measured for cell in one.cells]
         cells += worst_cases(plan, cells, run.scores)
-        models = tuple(_describe(run, *pair, cells) for pair in zip(entries, measured, strict=True))
+        models = tuple(
+            _describe(run, entry, one, cells, entries) for entry, one in zip(entries, measured, strict=True)
+        )
     result = Result(
         settings=plan.settings(),
         models=models,
@@ -70,9 +72,15 @@ def total_images(plan: Plan, entries: Sequence[ModelEntry]) -> int:
     return len(entries) * (1 + sum(len(spec.strengths) for spec in plan.attacks)) * plan.n
 
 
-def _describe(run: Run, entry: ModelEntry, measured: Measured, cells: Sequence[Cell]) -> Mapping[str, Any]:
+def _describe(
+    run: Run,
+    entry: ModelEntry,
+    measured: Measured,
+    cells: Sequence[Cell],
+    entries: Sequence[ModelEntry],
+) -> Mapping[str, Any]:
     model, gradient = entry.model, gradient_of(entry.model)
-    findings = examine(run, entry, [cell for cell in cells if cell.model == entry.name])
+    findings = examine(run, entry, [cell for cell in cells if cell.model == entry.name], beside=entries)
     return {
         "name": entry.name,
         "architecture": model.architecture,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from tdsnn.errors import UsageError
+from tdsnn.errors import GateError, UsageError
+from tdsnn.kernels.surrogates import Surrogate
 from tdsnn.models._neurons import LIF
-
-if TYPE_CHECKING:
-    from tdsnn.kernels.surrogates import Surrogate
 
 __all__ = ["Adapted", "adapt"]
 
@@ -69,6 +67,11 @@ class Adapted(nn.Module):
         return []
 
     @property
+    def spiking(self) -> bool:
+        """Whether it has spikes: layers of SpikingJelly or snnTorch, or a time axis that is stepped here."""
+        return bool(_spiking(self.net)) or self.time != "inside"
+
+    @property
     def surrogates(self) -> list[str]:
         """What stands in for the derivative of spikes in the layers that were found to have them."""
         functions = [getattr(layer, place) for layer, place in _spiking(self.net)]
@@ -104,27 +107,44 @@ class Adapted(nn.Module):
             UsageError: the network gives no tensor, or one of another shape than its time axis asks for.
         """
         self.forget()
-        if self._scale is not None:
-            mean, std = (torch.tensor(one).to(x).view(1, -1, 1, 1) for one in self._scale)
-            x = (x - mean) / std
+        x = self._normalised(x)
         if self.time == "inside":
-            found = self._chosen(self.net(x if self._encode is None else self._encode(x, 0)))
+            found = self._chosen(self.net(self._encoded(x, 0)))
             return self._mean(found, x) if found.ndim == 3 else self._checked(found, x)
-        steps = [x if self._encode is None else self._encode(x, step) for step in range(self.timesteps)]
+        steps = [self._encoded(x, step) for step in range(self.timesteps)]
         if self.time == "sequence":
             return self._mean(self._chosen(self.net(torch.stack(steps))), x)
         return torch.stack([self._checked(self._chosen(self.net(step)), x) for step in steps]).mean(0)
 
-    def with_surrogate(self, surrogate: Surrogate) -> Adapted:
-        """The same network with another derivative of its spikes; it shares all weights.
+    def outputs_of_frames(self, frames_TNCHW: Tensor) -> Tensor:
+        """Outputs (T, N, K) where each time step sees an image of its own, (T, N, C, H, W) in [0, 1].
 
         Raises:
-            UsageError: no spiking layer was found.
-            GateError: the surrogate needs more than the potential of one step.
+            GateError: the network has its time axis inside.
         """
+        if self.time == "inside":
+            raise GateError(
+                f"{self.name} has its time axis inside: it cannot be shown another image at each time step.",
+                hint="See tdsnn.adapt: time='loop' or 'sequence'.",
+            )
+        self.forget()
+        steps = [self._encoded(self._normalised(x), step) for step, x in enumerate(frames_TNCHW)]
+        if self.time == "sequence":
+            return self._chosen(self.net(torch.stack(steps)))
+        return torch.stack([self._checked(self._chosen(self.net(step)), step) for step in steps])
+
+    def with_surrogate(self, surrogate: Surrogate) -> Adapted:
+        """The same network with another derivative of its spikes, sharing all weights; itself without spikes.
+
+        Raises:
+            GateError: no spiking layer was found where there must be some, or the surrogate needs more than
+                the potential of one step.
+        """
+        if not self.spiking:
+            return self
         derivative = surrogate.derivative
         if not _spiking(self.net):
-            raise UsageError(
+            raise GateError(
                 f"No spiking layers were found in {self.name}, so it has no surrogate to change.",
                 hint="Found are those of SpikingJelly and snnTorch: layers with surrogate_function or "
                 "spike_grad. Leave the attack its surrogate as trained.",
@@ -135,6 +155,15 @@ class Adapted(nn.Module):
         for layer, place in _spiking(found.net):
             setattr(layer, place, _OtherDerivative(getattr(layer, place), derivative))
         return found
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        if self._scale is None:
+            return x
+        mean, std = (torch.tensor(one).to(x).view(1, -1, 1, 1) for one in self._scale)
+        return (x - mean) / std
+
+    def _encoded(self, x: Tensor, step: int) -> Tensor:
+        return x if self._encode is None else self._encode(x, step)
 
     def _chosen(self, found: Any) -> Tensor:
         if self._output is not None and isinstance(found, tuple | list) and self._output < len(found):

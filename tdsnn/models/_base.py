@@ -89,6 +89,15 @@ class Model(Pretrained, nn.Module, ABC):
         logits, _ = self.unroll(self.encode(x), self.count_steps(timesteps))
         return logits
 
+    def outputs_of_frames(self, frames_TNCHW: Tensor) -> Tensor:
+        """Logits (T, N, K) where each time step sees an image of its own, (T, N, C, H, W) in [0, 1]."""
+        state, logits = None, []
+        for frame in frames_TNCHW:
+            encoded = self.encode(frame)
+            step_logits, state = self.step(encoded, self.init_state(encoded) if state is None else state)
+            logits.append(step_logits)
+        return torch.stack(logits)
+
     def count_steps(self, timesteps: int | None) -> int:
         """``timesteps``, or the model's own T for None.
 

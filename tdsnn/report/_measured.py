@@ -46,14 +46,18 @@ def bench_section(result: Result, pair: Pair) -> Section:
         if model == names[0]:
             across = [cells.get((name, place)) for name in names]
             doubtful = any(cell is not None and marked(result, cell) for cell in across)
-            row = [words(cells[model, place].title), strength(cells[model, place])]
+            cell = cells[model, place]
+            row = [words(cell.title if cell.entered is None else f"then {cell.title}"), strength(cell)]
             row += [NOTHING if cell is None else _accuracy(result, cell) for cell in across]
             if len(names) == 2:
                 row += _difference(differences.get(place), doubtful=doubtful)
             rows.append(row)
     settings = result.settings
+    title = f"First {settings['n']:,} test images, seed {settings['seed']}"
+    if settings.get("suite"):
+        title = f"Suite {settings['suite']['name']}: {title[0].lower()}{title[1:]}"
     return Section(
-        title=f"First {settings['n']:,} test images, seed {settings['seed']}",
+        title=title,
         text=table(columns, rows, left=2),
         notes=tuple(_bench_notes(result, names)),
     )
@@ -158,6 +162,11 @@ def _bench_notes(result: Result, names: Sequence[str]) -> Iterator[str]:
         f"{words('; '.join(surrogates))}."
     )
     figures = [cell.accuracy for cell in result.cells if cell.accuracy is not None]
+    if any(cell.entered is not None for cell in result.cells):
+        yield (
+            "then: made only on images that every attack before it, of that radius or a smaller one, left "
+            "standing; the accuracy is what is left after all of them."
+        )
     methods = ", ".join(dict.fromkeys(words(figure.method) for figure in figures))
     yield f"Accuracy: {methods}. Under attack an image counts only if it is right without."
     if len(names) == 2 and result.comparisons:

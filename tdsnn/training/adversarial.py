@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tdsnn.attacks._balls import BALLS
 from tdsnn.attacks._base import configure
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import BALLS
 from tdsnn.evaluation import Judge
 from tdsnn.schema import Adversarial, Recipe
 from tdsnn.tasks._base import Task

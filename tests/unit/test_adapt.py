@@ -10,12 +10,12 @@ import pytest
 import torch
 from command import run
 from PIL import Image
-from tdsnn.kernels.surrogates import read_surrogate
 from torch import Tensor, nn
 
 import tdsnn
 from tdsnn.data._own import open_test_split
-from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.errors import GateError, IntegrityError, UsageError
+from tdsnn.kernels.surrogates import read_surrogate
 
 N, CLASSES = 12, 3
 
@@ -201,8 +201,10 @@ def test_a_network_of_snntorch_with_another_derivative() -> None:
 
 
 def test_no_spiking_layer_no_other_derivative() -> None:
-    with pytest.raises(UsageError, match="No spiking layers"):
-        tdsnn.adapt(Plain()).with_surrogate(read_surrogate("triangle-1"))
+    without = tdsnn.adapt(Plain())
+    assert without.with_surrogate(read_surrogate("triangle-1")) is without
+    with pytest.raises(GateError, match="No spiking layers"):
+        tdsnn.adapt(Plain(), time="loop").with_surrogate(read_surrogate("triangle-1"))
 
 
 def gradient(model: nn.Module, x: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_a_variant_is_what_one_types_to_get_it() -> None:
         ("pgd:restarts=3,random_start=false", "3 restarts of pgd would all be the same", "random_start"),
         ("pgd:norm=l7", "pgd has no norm 'l7'; allowed: linf, l2", ""),
         ("gaussian:norm=l2", "no norm 'l2'; allowed: none", ""),
-        ("gaussian:steps=3", "gaussian has an unknown key 'steps'", "none of its own"),
+        ("gaussian:steps=3", "gaussian has an unknown key 'steps'", "Settings of gaussian: draw;"),
         ("pgd:steps", "'steps' in 'pgd:steps' is not of the form key=value", "pgd:steps=100"),
         ("pgd:", "is not of the form key=value", ""),
         ("pgd:steps=1,steps=2", "states steps twice", "--attack once"),

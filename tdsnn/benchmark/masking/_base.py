@@ -7,19 +7,21 @@ arXiv:2106.09947), with what spiking networks need besides; each test names its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tdsnn.attacks._base import Outcome
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.attacks._spec import attack_specs
 from tdsnn.benchmark.suites import Masking
+from tdsnn.models._adapted import Adapted
+from tdsnn.models._base import Model
 from tdsnn.tasks._base import Task
 
 GREY_EPS_255 = 128.0
@@ -63,7 +65,7 @@ class Probe:
         eps: Linf radius in units of the pixel range.
     """
 
-    model: nn.Module
+    model: Model | Adapted
     x: Tensor
     y: Tensor
     indices: NDArray[np.int64]
@@ -72,26 +74,26 @@ class Probe:
     seed: int
     task: Task
     budget: Masking
+    others: Mapping[str, Model | Adapted] = field(default_factory=dict)
+    """Networks for the same images, by name."""
 
     @property
     def radius(self) -> str:
         """The radius in words."""
         return f"{255 * self.eps:g}/255"
 
-    def attack(self, text: str, *, eps: float | None = None, first: int | None = None) -> Outcome:
-        """What an attack, as it is typed, leaves of the first images (by default all)."""
+    def attack(self, text: str, *, eps: float | None = None) -> Outcome:
+        """What an attack, as it is typed, leaves of the images."""
         (spec,) = attack_specs([text], eps=[1])
-        part = slice(first)
         return spec.attack.perturb(
             self.model,
-            self.x[part],
-            self.y[part],
+            self.x,
+            self.y,
             eps=self.eps if eps is None else eps,
-            indices=self.indices[part],
+            indices=self.indices,
             seed=self.seed,
             norm=spec.norm,
             task=self.task,
-            clean=self.task.score(self.outputs(self.x[part]), self.y[part]),
         )
 
     def right(self, outcome: Outcome) -> NDArray[np.bool_]:

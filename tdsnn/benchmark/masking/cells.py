@@ -29,8 +29,6 @@ MAX_RISE_SHARE = 0.005
 """Share of images by which a stronger attack may fool fewer."""
 MAX_SCORE_BASED_SHARE = 0.002
 """Share of images that an attack without gradients may fool where those with gradients failed."""
-MAX_TRANSFER_SHARE = 0.01
-"""Share of images that another network's gradients may fool where the model's own failed."""
 
 _Verdicts = Mapping[str, NDArray[np.bool_]]
 
@@ -73,7 +71,7 @@ def from_cells(
     chance: float,
     adversarial: bool = False,
 ) -> list[Finding]:
-    """The tests M4, M6, M8, M15 and M17 in the Linf cells of one model, as far as there are such cells.
+    """The tests M4, M6, M8 and M17 in the Linf cells of one model, as far as there are such cells.
 
     A model that may be no better than chance is tested for nothing: it has nothing that an attack could take
     away.
@@ -93,7 +91,6 @@ def from_cells(
         _without_gradients(ball),
         _stronger_attack(ball, scores),
         _flat_grey(ball, scores, chance),
-        _transfer(ball),
         None if adversarial else _normal_training(ball, scores),
     ]
     return [one for one in found if one is not None]
@@ -179,11 +176,6 @@ def _without_gradients(ball: Sequence[Cell]) -> Finding | None:
     return _worst(
         [_broken("M6", "without gradients", cell, MAX_SCORE_BASED_SHARE) for cell in _late(ball, "square")]
     )
-
-
-def _transfer(ball: Sequence[Cell]) -> Finding | None:
-    """M15: images that another network's gradients fool where every attack before failed."""
-    return _worst([_broken("M15", "transfer", cell, MAX_TRANSFER_SHARE) for cell in _late(ball, "transfer")])
 
 
 def _late(ball: Sequence[Cell], attack: str) -> list[Cell]:

@@ -45,7 +45,7 @@ def gradient_is_there(probe: Probe) -> Finding:
     title = "gradient is there"
     start = (probe.x + probe.eps * probe.draws("M2").uniform(probe.x)).clamp(0, 1)
     try:
-        _, gradient = loss_gradient(probe.model, start, probe.y, probe.task)
+        _, gradient = loss_gradient(probe.model, start, probe.y, probe.task.loss)
         margin = _margin_gradient(probe, start)
     except (GateError, RuntimeError) as error:
         return Finding(
@@ -96,11 +96,11 @@ def same_gradient_on_both_paths(probe: Probe) -> Finding:
     layers = [layer for layer in model.neurons if layer.compiled] if isinstance(model, Model) else []
     if not layers:
         return not_made("M3", title, "The network has one path only: nothing of it is compiled.")
-    _, compiled = loss_gradient(model, probe.x, probe.y, probe.task)
+    _, compiled = loss_gradient(model, probe.x, probe.y, probe.task.loss)
     for layer in layers:
         layer.compiled = False
     try:
-        _, reference = loss_gradient(model, probe.x, probe.y, probe.task)
+        _, reference = loss_gradient(model, probe.x, probe.y, probe.task.loss)
     finally:
         for layer in layers:
             layer.compiled = True
@@ -142,7 +142,7 @@ def gradient_is_faithful(probe: Probe) -> Finding:
 
     Of each image the correlation over directions d between g·d and L(x + hd) - L(x - hd), h = eps / 4.
     """
-    _, gradient = loss_gradient(probe.model, probe.x, probe.y, probe.task)
+    _, gradient = loss_gradient(probe.model, probe.x, probe.y, probe.task.loss)
     h, draws = probe.eps / 4, probe.draws("M14")
     predicted, true = [], []
     for _ in range(min(100, probe.budget.points)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tdsnn.benchmark.masking import gradients, search
+from tdsnn.benchmark.masking import gradients, search, surrogates
 from tdsnn.benchmark.masking._base import Finding, Probe, judged, not_made
 from tdsnn.results import Cell
 
@@ -18,14 +18,16 @@ PROBES: tuple[Callable[[Probe], Finding | Sequence[Finding]], ...] = (
     search.everything_falls_without_bounds,
     search.nothing_found_is_lost,
     gradients.stable_loss,
+    surrogates.surrogates_agree,
     gradients.gradient_is_faithful,
+    surrogates.others_find_no_more,
+    surrogates.adaptive_surrogate_finds_no_more,
 )
 """Tests that look at the model; the others look at the cells."""
 _FROM_CELLS = {
     "M4": ("single step", "No single step and iterative attack of one radius."),
     "M6": ("without gradients", "The attack square was not made on survivors."),
     "M8": ("stronger attack", "No attack of two radii."),
-    "M15": ("transfer", "The attack transfer was not made on survivors."),
     "M17": ("normal training", "Trained with attacks, or no iterative attack of 8/255 or more."),
 }
 """What is said where the cells have nothing to say."""

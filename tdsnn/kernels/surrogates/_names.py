@@ -13,7 +13,7 @@ from tdsnn.kernels.surrogates._shapes import Shape
 from tdsnn.kernels.surrogates._statistics import Adaptive, PotentialDependent
 from tdsnn.registry import suggest
 
-_AS_TRAINED = "as-trained"
+AS_TRAINED = "as-trained"
 _SWEEP = "sweep"
 _SWEPT = (1, 2, 4, 8, 16)
 """Sharpnesses of the arctangent that ``sweep`` means."""
@@ -40,7 +40,7 @@ _KINDS: Mapping[str, _Kind] = {
     "rga": _Kind(RateGradient),
     "relu": _Kind(ClippedReLU),
 }
-_HELP = f"One of {_AS_TRAINED}, {_SWEEP}, {', '.join(map(str, _KINDS))}, with a number as in atan-4."
+_HELP = f"One of {AS_TRAINED}, {_SWEEP}, {', '.join(map(str, _KINDS))}, with a number as in atan-4."
 
 
 def read_surrogates(text: str) -> tuple[Surrogate | None, ...]:
@@ -50,14 +50,14 @@ def read_surrogates(text: str) -> tuple[Surrogate | None, ...]:
         UsageError: an unknown name, or a number that it does not take.
     """
     words = text.replace(_SWEEP, "+".join(f"atan-{sharpness}" for sharpness in _SWEPT)).split("+")
-    return tuple(dict.fromkeys(None if word == _AS_TRAINED else read_surrogate(word) for word in words))
+    return tuple(dict.fromkeys(None if word == AS_TRAINED else read_surrogate(word) for word in words))
 
 
 def spelled(surrogates: Sequence[Surrogate | None]) -> str:
     """The one text that :func:`read_surrogates` reads as these."""
     if tuple(surrogates) == read_surrogates(_SWEEP):
         return _SWEEP
-    return "+".join(_AS_TRAINED if one is None else str(one) for one in surrogates)
+    return "+".join(AS_TRAINED if one is None else str(one) for one in surrogates)
 
 
 def read_surrogate(text: str) -> Surrogate:
@@ -68,7 +68,7 @@ def read_surrogate(text: str) -> Surrogate:
     """
     name, constant = (text, "") if text in _KINDS else text.rpartition("-")[::2]
     if name not in _KINDS:
-        unknown = suggest(text, [_AS_TRAINED, _SWEEP, *_KINDS], kind="surrogate", command="")
+        unknown = suggest(text, [AS_TRAINED, _SWEEP, *_KINDS], kind="surrogate", command="")
         raise UsageError(unknown.message, hint=_HELP)
     kind = _KINDS[name]
     if not constant:
