@@ -1,4 +1,4 @@
-"""PGD-10 beside the one of torchattacks, on the same compiled model and the same images."""
+"""PGD and Auto-PGD beside those of torchattacks, on the same compiled model and the same images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from benchmarks.speed._measure import Row, Settings, Target, interleave, speedup_row
 from tdsnn import manifest, zoo
-from tdsnn.attacks._base import configure
+from tdsnn.attacks._base import Attack, configure
 from tdsnn.attacks._gradient import respond
 from tdsnn.data._base import load_split
 from tdsnn.errors import MissingError
 
 _MODEL = "sresnet18"
 _STEPS = 10
+_AUTO_STEPS = 20
 _BATCH = 100
 _SHARES = 5
 """Rounds of one run: the images are divided among them, so that all are attacked once by each side."""
@@ -40,7 +41,8 @@ def run(settings: Settings) -> list[Row]:
         images = torch.from_numpy(np.array(split.images[indices])).float() / 255
         batches.append((indices, images, torch.from_numpy(np.array(split.labels[indices]))))
     shares = [batches[start::_SHARES] for start in range(min(_SHARES, len(batches)))]
-    return [_row(model, shares, eps_255) for eps_255 in _TARGETS]
+    rows = [_row(model, shares, eps_255) for eps_255 in _TARGETS]
+    return rows + [_auto_pgd_row(model, shares, eps_255) for eps_255 in _TARGETS]
 
 
 def _row(model: nn.Module, shares: list[_Batches], eps_255: int) -> Row:
@@ -66,12 +68,34 @@ def _row(model: nn.Module, shares: list[_Batches], eps_255: int) -> Row:
     )
 
 
-class Ours:
-    """This project's PGD; a call attacks the next share, ``robust`` (images,) bool holds all verdicts."""
+def _auto_pgd_row(model: nn.Module, shares: list[_Batches], eps_255: int) -> Row:
+    images, eps = sum(len(indices) for indices, _, _ in shares[0]), eps_255 / 255
+    stock = TheirAutoPGD(model, shares, eps)
+    ours = Ours(model, shares, eps, attack=configure("apgd", steps=_AUTO_STEPS))
+    timings = interleave({"torchattacks": stock, "ours": ours}, rounds=len(shares), warmup=0)
+    return speedup_row(
+        f"APGD-{_AUTO_STEPS}, eps {eps_255}/255, {len(ours.robust)} images, against torchattacks",
+        timings,
+        stock="torchattacks",
+        ours="ours",
+        images=images,
+        target=Target(bound="at least", value=1.0),
+        details={
+            "images": len(ours.robust),
+            "robust_ours": int(ours.robust.sum()),
+            "robust_torchattacks": int(stock.robust.sum()),
+        },
+    )
 
-    def __init__(self, model: nn.Module, shares: Iterable[_Batches], eps: float) -> None:
+
+class Ours:
+    """This project's PGD or another attack; a call attacks a share, ``robust`` (images,) has all verdicts."""
+
+    def __init__(
+        self, model: nn.Module, shares: Iterable[_Batches], eps: float, *, attack: Attack | None = None
+    ) -> None:
         self.model, self.shares, self.eps = model, iter(shares), eps
-        self.attack = configure("pgd", steps=_STEPS)
+        self.attack = attack or configure("pgd", steps=_STEPS)
         self.robust = torch.zeros(0, dtype=torch.bool)
 
     def __call__(self) -> None:
@@ -104,6 +128,23 @@ class Theirs:
                 any_iterate = clean & (torch.stack(self.watched.seen) == y).all(0)
                 self.robust = torch.cat([self.robust, last])
                 self.robust_any = torch.cat([self.robust_any, any_iterate])
+
+
+class TheirAutoPGD:
+    """torchattacks' Auto-PGD with the same steps; any misclassified iterate counts, as with ours."""
+
+    def __init__(self, model: nn.Module, shares: Iterable[_Batches], eps: float) -> None:
+        self.model, self.shares = model.eval(), iter(shares)
+        self.attack = _torchattacks().APGD(model, eps=eps, steps=_AUTO_STEPS)
+        self.robust = torch.zeros(0, dtype=torch.bool)
+
+    def __call__(self) -> None:
+        # The library seeds the global generator.
+        with torch.random.fork_rng(devices=[]):
+            for _, x, y in next(self.shares):
+                clean = respond(self.model, x).argmax(1) == y
+                found = clean & (respond(self.model, self.attack(x, y)).argmax(1) == y)
+                self.robust = torch.cat([self.robust, found])
 
 
 class _Watched(nn.Module):

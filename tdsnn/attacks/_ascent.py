@@ -16,7 +16,7 @@ from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.attacks._gradient import respond
 from tdsnn.attacks._objective import Objective, through
-from tdsnn.errors import GateError
+from tdsnn.errors import GateError, UsageError
 from tdsnn.kernels.surrogates import Surrogate, read_surrogates, spelled
 from tdsnn.tasks._base import Task
 
@@ -71,7 +71,7 @@ class GradientAttack(Attack):
         try:
             for surrogate in self.surrogates:
                 through(model, surrogate)
-        except GateError as refused:
+        except (GateError, UsageError) as refused:
             return refused.message
         return super().objection(model, task)
 

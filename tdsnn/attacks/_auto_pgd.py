@@ -128,5 +128,5 @@ def _begin(start: Tensor, step: float) -> _Samples:
         step=torch.full_like(start[:, :1, :1, :1], step),
         rises=torch.zeros_like(lowest),
         halved=torch.ones_like(lowest, dtype=torch.bool),
-        checked_loss=lowest,
+        checked_loss=lowest.clone(),
     )

@@ -41,13 +41,16 @@ class TorchAttacks(Attack):
     attack: str = "APGD"
     """Its class."""
     steps: Steps | None = None
-    """Its own number by default."""
+    """By default its own number; 1 of an attack that takes none."""
     surrogate: str = "as-trained"
     """What gradients of spikes are taken through; only functions of the potential, such as ``atan-4``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps is not None and "steps" not in self._parameters():
+        known = self._parameters()
+        if self.steps is None:
+            object.__setattr__(self, "steps", known["steps"].default if "steps" in known else 1)
+        elif self.steps > 1 and "steps" not in known:
             raise UsageError(f"{self.attack} of torchattacks takes no steps.", hint="Leave out steps.")
         self._surrogate()
 
@@ -102,9 +105,7 @@ class TorchAttacks(Attack):
 
     def _arguments(self, eps: float, norm: str, *, classes: int) -> dict[str, Any]:
         known = self._parameters()
-        offered: dict[str, Any] = {"eps": eps, "norm": _THEIR_NORMS[norm], "n_classes": classes}
-        if self.steps is not None:
-            offered["steps"] = self.steps
+        offered = {"eps": eps, "norm": _THEIR_NORMS[norm], "n_classes": classes, "steps": self.steps}
         if "alpha" in known:
             offered["alpha"] = eps * known["alpha"].default / known["eps"].default
         return {key: value for key, value in offered.items() if key in known}

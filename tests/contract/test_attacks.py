@@ -26,6 +26,8 @@ QUICK = {"square": {"queries": 50}}
 
 @pytest.fixture(params=ATTACKS.names())
 def attack(request: pytest.FixtureRequest) -> Attack:
+    if request.param == "torchattacks":
+        pytest.importorskip("torchattacks")
     return configure(request.param, **QUICK.get(request.param, {}))
 
 
@@ -123,6 +125,17 @@ def test_draws_do_not_depend_on_order_or_size_of_the_batch(attack: Attack) -> No
         for i in range(0, 12, 5)
     ]
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_what_cannot_be_lowered_is_survived(attack: Attack) -> None:
+    """The masked control: without a gradient, or anything to gain, nothing is broken and nothing is NaN."""
+    model = Linear(classes=CLASSES, twist=lambda _x, logits: 0 * logits + torch.tensor([1.0, 0, -1, -2]))
+    x, y = batch(model, 12)
+    labels = y.clone()
+    outcome = attack.perturb(model, x, y, eps=EPS, indices=range(12))
+    assert outcome.x_adv.isfinite().all()
+    assert torch.equal(outcome.robust, outcome.clean)
+    assert torch.equal(y, labels)
 
 
 def test_the_global_random_state_is_not_touched(attack: Attack) -> None:

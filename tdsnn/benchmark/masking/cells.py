@@ -122,7 +122,9 @@ def _single_step(ball: Sequence[Cell], verdicts: _Verdicts) -> Finding | None:
     """M4: images that one step fools while the iterative attack fails."""
     found = []
     for cells in _by_strength(ball):
-        single = [cell for cell in cells if not _iterative(cell) and "attacks" not in cell.settings]
+        single = [
+            cell for cell in cells if not (_iterative(cell) or {"attacks", "queries"} & cell.settings.keys())
+        ]
         for one, many in product(single, filter(_iterative, cells)):
             missed = verdicts[many.key] & ~verdicts[one.key]
             found.append(
