@@ -54,7 +54,7 @@ def _table(result: Result, group: tuple[str, ...]) -> Table:
 def _label(cell: Cell) -> str:
     if cell.attack == CLEAN:
         return CLEAN
-    strength = f"{cell.title} {'eps' if cell.norm else 'sigma'} {cell.eps_255:g}"
+    strength = f"{cell.title} {'eps' if cell.norm else cell.unit} {cell.eps_255:g}"
     return strength if cell.entered is None else f"then {strength}"
 
 

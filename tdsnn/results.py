@@ -84,6 +84,8 @@ class Cell:
     without attack were."""
     error: str | None = None
     """Why there is no number."""
+    unit: str = "sigma"
+    """Of noise, what its strength is: ``sigma`` (in units of 1/255), ``percent`` or ``severity``."""
 
     @property
     def place(self) -> Place:

@@ -61,7 +61,7 @@ class Attack(ABC):
     units: ClassVar[float] = 255.0
     """Of noise: into how many parts a strength of 1 is divided where people state it."""
     strength_word: ClassVar[str] = "sigma"
-    """Of noise: what its strength is."""
+    """Of noise: what its strength is, in tables; ``sigma`` is in units of 1/255."""
     leading: ClassVar[str | None] = None
     """Setting that may be typed first and without its name, as in ``torchattacks:PGD``."""
 

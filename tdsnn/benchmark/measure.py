@@ -270,5 +270,6 @@ def _cell(
         clean_correct=None if clean is None else plan.survivors(clean),
         survivors=None if scores is None else plan.survivors(scores),
         entered=entered,
+        unit="sigma" if spec is None else spec.attack.strength_word,
         error=error,
     )

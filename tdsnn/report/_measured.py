@@ -67,7 +67,9 @@ def strength(cell: Cell) -> str:
     """How strong the attack of a cell was."""
     if cell.attack == CLEAN:
         return NOTHING
-    return f"{f'{cell.norm}, eps' if cell.norm else 'sigma'} {cell.eps_255:g}/255"
+    if cell.norm is None and cell.unit != "sigma":
+        return f"{cell.unit} {cell.eps_255:g}"
+    return f"{f'{cell.norm}, eps' if cell.norm else cell.unit} {cell.eps_255:g}/255"
 
 
 def marked(result: Result, cell: Cell) -> bool:
