@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from tdsnn.attacks._gradient import Loss, loss_gradient, respond
 from tdsnn.errors import GateError
 from tdsnn.kernels.surrogates import Surrogate
-from tdsnn.models._base import Model
 from tdsnn.tasks._base import Task
 
 
@@ -85,5 +84,6 @@ class Objective:
     def keep(self, places: Tensor) -> None:
         """Go on with the samples at ``places`` (N,) bool alone."""
         self.x, self.y, self.targets = self.x[places], self.y[places], self.targets[places]
-        if isinstance(self._through, Model) and self._through is not self.model:
-            self._through.keep_samples(places)
+        keep = getattr(self._through, "keep_samples", None)
+        if keep is not None and self._through is not self.model:
+            keep(places)

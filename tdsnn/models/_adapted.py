@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import GateError, UsageError
-from tdsnn.kernels.surrogates import Surrogate
+from tdsnn.kernels.surrogates import Memory, Surrogate
 from tdsnn.models._neurons import LIF
 
 __all__ = ["Adapted", "adapt"]
 
+Slopes = Callable[[Tensor, Memory], Tensor]
+"""Distances from the threshold (T, N, S, C) and what was noted about them, to derivatives."""
 Time = Literal["inside", "loop", "sequence"]
 _RESETS = ("reset", "reset_mem")
 """What the layers of SpikingJelly and of snnTorch call the function that forgets their potentials."""
@@ -91,6 +93,8 @@ class Adapted(nn.Module):
 
     def forget(self) -> None:
         """Let every layer forget its potentials."""
+        for other in self._others():
+            other.calls = 0
         if self._reset is not None:
             self._reset(self.net)
             return
@@ -142,7 +146,7 @@ class Adapted(nn.Module):
         """
         if not self.spiking:
             return self
-        derivative = surrogate.derivative
+        slopes = _slopes(surrogate)
         if not _spiking(self.net):
             raise GateError(
                 f"No spiking layers were found in {self.name}, so it has no surrogate to change.",
@@ -153,8 +157,17 @@ class Adapted(nn.Module):
         shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
         found = copy.deepcopy(self, shared)
         for layer, place in _spiking(found.net):
-            setattr(layer, place, _OtherDerivative(getattr(layer, place), derivative))
+            setattr(layer, place, _OtherDerivative(getattr(layer, place), slopes))
         return found
+
+    def keep_samples(self, places: Tensor) -> None:
+        """Let surrogates forget the samples of a batch that are not at ``places``, indices or (N,) bool."""
+        for other in self._others():
+            for memory in other.memories:
+                memory |= {name: noted[:, places] for name, noted in memory.items()}
+
+    def _others(self) -> list[_OtherDerivative]:
+        return [layer for layer in self.net.modules() if isinstance(layer, _OtherDerivative)]
 
     def _normalised(self, x: Tensor) -> Tensor:
         if self._scale is None:
@@ -252,30 +265,56 @@ def adapt(
 
 
 class _OtherDerivative(nn.Module):
-    """The spikes of one function with another derivative."""
+    """The spikes of one function with another derivative; called once at each time step."""
 
-    def __init__(self, spikes: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, spikes: Callable[[Tensor], Tensor], slopes: Slopes) -> None:
         super().__init__()
-        self._spikes, self._derivative = spikes, derivative
+        self._spikes, self._slopes = spikes, slopes
+        self.calls = 0
+        """Since the network forgot its potentials."""
+        self.memories: list[Memory] = []
+        """What the surrogate has noted at each of the calls."""
 
     def forward(self, above: Tensor) -> Tensor:
         with torch.no_grad():
             spikes = self._spikes(above)
-        found: Tensor = _Spike.apply(above, spikes, self._derivative)
+        if not torch.is_grad_enabled():
+            return spikes
+        if self.calls == len(self.memories):
+            self.memories.append({})
+        memory = self.memories[self.calls]
+        self.calls += 1
+        found: Tensor = _Spike.apply(above, spikes, self._slopes, memory)
         return found
 
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, above: Tensor, spikes: Tensor, derivative: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, above: Tensor, spikes: Tensor, slopes: Slopes, memory: Memory) -> Tensor:
         ctx.save_for_backward(above)
-        ctx.derivative = derivative
+        ctx.slopes, ctx.memory = slopes, memory
         return spikes.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (above,) = ctx.saved_tensors
-        return grads[0] * ctx.derivative(above), None, None
+        # (1, N, S, C): one step, S places of C channels each.
+        rows = above.flatten(2).movedim(1, -1)[None] if above.ndim > 2 else above[None, :, None]
+        slopes = ctx.slopes(rows, ctx.memory)[0]
+        if above.ndim > 2:
+            return grads[0] * slopes.movedim(-1, 1).reshape(above.shape), None, None, None
+        return grads[0] * slopes[:, 0], None, None, None
+
+
+def _slopes(surrogate: Surrogate) -> Slopes:
+    """Derivatives of one step.
+
+    Raises:
+        GateError: the surrogate is a rule for all steps together.
+    """
+    if type(surrogate).gradients is not Surrogate.gradients:
+        surrogate.derivative  # noqa: B018  # raises
+    return surrogate.slopes
 
 
 def _spiking(net: nn.Module) -> list[tuple[nn.Module, str]]:

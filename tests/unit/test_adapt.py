@@ -178,6 +178,29 @@ class TestSpikingJelly:
         assert torch.equal(gradient(wrapped, x), before)
         assert next(other.parameters()) is next(wrapped.parameters())
 
+    def test_adaptive_surrogates_follow_the_samples_that_are_left(self, net: nn.Module) -> None:
+        """Of this project's own layer and of the wrapped one, with equal weights: the same gradients."""
+        wrapped = tdsnn.adapt(net, time="sequence", timesteps=3).with_surrogate(read_surrogate("assg-0.4"))
+        x = torch.rand(4, 1, 4, 4)
+        for _ in range(3):
+            all_of_them = gradient(wrapped, x)
+        wrapped.keep_samples(torch.tensor([True, False, True, False]))
+        again = tdsnn.adapt(net, time="sequence", timesteps=3).with_surrogate(read_surrogate("assg-0.4"))
+        for _ in range(3):
+            few = gradient(again, x[::2])
+        torch.testing.assert_close(few, all_of_them[::2])
+        torch.testing.assert_close(gradient(again, x[::2]), gradient(wrapped, x[::2]))
+
+    @pytest.mark.parametrize("surrogate", ["assg-0.425", "pdsg", "hart-0.5"])
+    def test_a_suite_attacks_through_it(
+        self, net: nn.Module, surrogate: str, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path
+    ) -> None:
+        wrapped = tdsnn.adapt(net, time="sequence", timesteps=3, name="jelly")
+        attack = f"sapgd:steps=4,surrogate={surrogate}"
+        result = tdsnn.bench(wrapped, data=arrays, attacks=attack, eps=20, n=N, out=tmp_path)
+        # What needs all steps at once is refused, and says so.
+        assert (result.cells[1].error is None) == (surrogate != "hart-0.5")
+
 
 def test_a_network_of_snntorch_with_another_derivative() -> None:
     snntorch = pytest.importorskip("snntorch")
