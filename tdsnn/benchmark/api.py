@@ -15,14 +15,17 @@ from tdsnn.progress import Note, Progress, counted, silent, unheard
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import nn
 
+    from tdsnn.benchmark.names import Twin
     from tdsnn.benchmark.pairing import Pairing
     from tdsnn.benchmark.plan import ModelEntry, Plan
     from tdsnn.benchmark.seeds import SeedComparison
     from tdsnn.benchmark.suite_comparison import SuiteComparison
     from tdsnn.benchmark.suites import NamedSuite
+    from tdsnn.data._base import Split
     from tdsnn.results import Result
     from tdsnn.verdicts import CleanVerdicts
 
@@ -166,9 +169,8 @@ def prepare(
     named = None if suite is None else _suite(suite, unused=(attacks, eps, steps))
 
     from tdsnn.attacks._spec import attack_specs
-    from tdsnn.benchmark.entries import compile_entries, load_entries, with_outputs
+    from tdsnn.benchmark.entries import compile_entries
     from tdsnn.benchmark.plan import Plan
-    from tdsnn.data._own import open_test_split
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
 
@@ -181,21 +183,7 @@ def prepare(
             for spec in attack_specs([one.attack], eps=named.suite.eps)
         )
     target = choose_device(device)
-    entries: list[ModelEntry] = []
-    if twins:
-        loaded = load_entries(tuple(twins), device=target, twins=twins)
-        entries, data = [*loaded.entries], data or loaded.dataset
-    if foreign:
-        from tdsnn.benchmark.foreign import distinct, given, made_by
-
-        made = [made_by(one) if isinstance(one, str) else given(one) for one in foreign]
-        for entry in made:
-            entry.model.to(target)
-        entries = [*distinct([*entries, *made])]
-    assert data is not None
-    dataset, split = open_test_split(data)
-    if not split.pinned:
-        split = with_outputs(split, entries)
+    entries, dataset, split = _load(twins, foreign, data, target)
     plan = Plan(
         dataset=dataset,
         split=split,
@@ -212,6 +200,35 @@ def prepare(
         compile_entries(entries, device=target)
     folder = Path(out) if out is not None else plan.default_folder(entries)
     return Benchmark(plan=plan, entries=entries, folder=folder)
+
+
+def _load(
+    twins: Mapping[str, Twin],
+    foreign: Sequence[str | nn.Module],
+    data: Data | None,
+    device: torch.device,
+) -> tuple[list[ModelEntry], str, Split]:
+    """All networks, and the name and test images of the dataset."""
+    from tdsnn.benchmark.entries import load_entries, with_outputs
+    from tdsnn.data._base import load_split
+
+    entries: list[ModelEntry] = []
+    if twins:
+        loaded = load_entries(tuple(twins), device=device, twins=twins)
+        entries = [*loaded.entries]
+    if foreign:
+        from tdsnn.benchmark.foreign import distinct, given, made_by
+
+        made = [made_by(one) if isinstance(one, str) else given(one) for one in foreign]
+        for entry in made:
+            entry.model.to(device)
+        entries = [*distinct([*entries, *made])]
+    if data is None:
+        return entries, loaded.dataset, load_split(loaded.dataset, "test")
+    from tdsnn.data._own import open_test_split
+
+    dataset, split = open_test_split(data)
+    return entries, dataset, split if split.pinned else with_outputs(split, entries)
 
 
 def _is_module(one: object) -> TypeGuard[nn.Module]:
