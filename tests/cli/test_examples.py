@@ -1,0 +1,47 @@
+"""The examples of other people's networks, benchmarked from the command line as their docstrings say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("spikingjelly_net", (3, 32, 32)), ("snntorch_net", (1, 28, 28))]
+)
+def test_a_network_that_knows_nothing_of_this_project_is_benchmarked(
+    name: str,
+    shape: tuple[int, int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip({"spikingjelly_net": "spikingjelly", "snntorch_net": "snntorch"}[name])
+    monkeypatch.chdir(EXAMPLES.parent)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    draws = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", draws.integers(0, 256, (4, *shape), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", np.arange(4))
+    data = f"{tmp_path / 'images.npy'},{tmp_path / 'labels.npy'}"
+    command = (
+        "bench",
+        f"examples.{name}:network",
+        "--data",
+        data,
+        "--n",
+        "4",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    assert run(*command, "--attack", "sapgd:steps=2,surrogate=assg", "--eps", "8") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"examples.{name}:network" in shown
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert f"tdsnn-zoo bench examples.{name}:network --data " in text
+    assert len([line for line in text.splitlines() if line.strip()]) <= 24
