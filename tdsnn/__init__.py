@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tdsnn.benchmark.api import bench, compare
+    from tdsnn.benchmark.api import bench
+    from tdsnn.benchmark.comparing import compare
     from tdsnn.inference import early_exit, early_exit_curve, stream
     from tdsnn.manifest import list_models
     from tdsnn.maps.api import topo
@@ -38,7 +39,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "adapt": "tdsnn.models._adapted",
     "bench": "tdsnn.benchmark.api",
-    "compare": "tdsnn.benchmark.api",
+    "compare": "tdsnn.benchmark.comparing",
     "early_exit": "tdsnn.inference",
     "early_exit_curve": "tdsnn.inference",
     "list_models": "tdsnn.manifest",

@@ -1,4 +1,4 @@
-"""A benchmark, or a comparison over seeds, in one call. Names are checked before torch is imported."""
+"""A benchmark in one call. Names are checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tdsnn.attacks._spec import AttackSpec
     from tdsnn.benchmark.names import Twin
-    from tdsnn.benchmark.pairing import Pairing
     from tdsnn.benchmark.plan import ModelEntry, Plan
-    from tdsnn.benchmark.seeds import SeedComparison
-    from tdsnn.benchmark.suite_comparison import SuiteComparison
     from tdsnn.benchmark.suites import NamedSuite
     from tdsnn.data._base import Split
     from tdsnn.results import Result
-    from tdsnn.verdicts import CleanVerdicts
 
-__all__ = ["DEFAULT_ATTACKS", "DEFAULT_MODELS", "Benchmark", "bench", "compare", "prepare"]
+__all__ = ["DEFAULT_ATTACKS", "DEFAULT_MODELS", "Benchmark", "bench", "prepare"]
 
 Name = str | os.PathLike[str]
 Data = str | os.PathLike[str] | tuple["NDArray[np.uint8]", "NDArray[np.int64]"]
@@ -168,20 +165,12 @@ def prepare(
         )
     named = None if suite is None else _suite(suite, unused=(attacks, eps, steps))
 
-    from tdsnn.attacks._spec import attack_specs
     from tdsnn.benchmark.entries import compile_entries
     from tdsnn.benchmark.plan import Plan
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
 
-    if named is None:
-        specs = attack_specs(_several(attacks) or DEFAULT_ATTACKS, eps=_several(eps), steps=steps)
-    else:
-        specs = tuple(
-            replace(spec, survivors_only=one.on == "survivors")
-            for one in named.suite.attacks
-            for spec in attack_specs([one.attack], eps=named.suite.eps)
-        )
+    specs = _specs(named, attacks, eps=eps, steps=steps)
     target = choose_device(device)
     entries, dataset, split = _load(twins, foreign, data, target)
     plan = Plan(
@@ -200,6 +189,24 @@ def prepare(
         compile_entries(entries, device=target)
     folder = Path(out) if out is not None else plan.default_folder(entries)
     return Benchmark(plan=plan, entries=entries, folder=folder)
+
+
+def _specs(
+    named: NamedSuite | None,
+    attacks: str | Sequence[str],
+    *,
+    eps: str | float | Sequence[str | float],
+    steps: int | None,
+) -> tuple[AttackSpec, ...]:
+    from tdsnn.attacks._spec import attack_specs
+
+    if named is None:
+        return attack_specs(_several(attacks) or DEFAULT_ATTACKS, eps=_several(eps), steps=steps)
+    return tuple(
+        replace(spec, survivors_only=one.on == "survivors")
+        for one in named.suite.attacks
+        for spec in attack_specs([one.attack], eps=named.suite.eps)
+    )
 
 
 def _load(
@@ -255,88 +262,3 @@ def _given(value: int | None, otherwise: int) -> int:
 def _several(given: One | Sequence[One]) -> Sequence[One]:
     """What may be given alone, as a sequence."""
     return given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-
-
-def compare(
-    a: str,
-    b: str | None = None,
-    *,
-    suite: Name | None = None,
-    n: int | None = None,
-    device: str = "auto",
-    progress: Progress = silent,
-    note: Note = unheard,
-) -> SeedComparison | SuiteComparison:
-    """Two entries of the zoo over their seeds: on all test images without attack, or under a suite.
-
-    Without a suite stored verdicts are compared, so weights are needed only of a release that has none.
-
-    Args:
-        a: a full name, exactly that one; a bare name, the default variant and all its seeds; ``NAME-s*``, all
-            seeds of that entry; or any other pattern of one entry's seeds.
-        b: what it is compared with, named in the same way; by default the twins of ``a``.
-        suite: as of :func:`bench`; both networks of each seed are measured under it.
-        n: number of test images; by default the suite's.
-        device: for the suite, as of :func:`bench`.
-        progress: told how many images are done, of networks that have to be measured.
-        note: told what is left out, and what takes long.
-
-    Returns:
-        The comparison; its text is its tables, ``document()`` its plain values.
-
-    Raises:
-        UsageError: an unknown name, a pattern of several entries, other datasets, or no common seed.
-        MissingError: nothing of it was released, or neither verdicts nor weights can be had.
-        IntegrityError: a damaged release or verdicts, or verdicts on other images.
-    """
-    # Before anything that imports numpy: a mistyped name is answered at once.
-    from tdsnn.benchmark.pairing import pair_seeds
-
-    pairing = pair_seeds(a, b)
-    if pairing.left_out:
-        note(f"Left out, since the other model lacks that seed: {', '.join(pairing.left_out)}")
-
-    if suite is not None:
-        return _under_suite(pairing, suite, n=n, device=device, progress=progress, note=note)
-    if n is not None:
-        raise UsageError("The number of images is for a suite: without one all test images are compared.")
-
-    from tdsnn.benchmark.seeds import compare_seeds, stored_verdicts
-
-    known, lacking = stored_verdicts(pairing.releases)
-    if lacking:
-        known |= _measure(lacking, pairing.dataset, progress=progress, note=note)
-    return compare_seeds(pairing, known)
-
-
-def _under_suite(
-    pairing: Pairing, suite: Name, *, n: int | None, device: str, progress: Progress, note: Note
-) -> SuiteComparison:
-    from tdsnn.benchmark.suite_comparison import compare_suite
-
-    results = {}
-    for seed, releases in pairing.pairs.items():
-        names = [release.name for release in releases]
-        note(f"Seed {seed}: {' and '.join(names)}")
-        results[seed] = prepare(names, suite=suite, n=n, device=device, beside_twins=False, note=note).run(
-            progress=progress
-        )
-    return compare_suite(pairing, results)
-
-
-def _measure(
-    names: Sequence[str], dataset: str, *, progress: Progress, note: Note
-) -> Mapping[str, CleanVerdicts]:
-    import torch
-
-    from tdsnn.benchmark.clean import clean_verdicts
-    from tdsnn.benchmark.entries import load_entries
-    from tdsnn.data._base import load_split
-    from tdsnn.kernels._library import NOTICE
-
-    note(f"No stored verdicts of {', '.join(names)}: measured now, and kept in the cache.")
-    test = load_split(dataset, "test")
-    note(NOTICE)
-    entries = load_entries(names, device=torch.device("cpu"), compiled=True).entries
-    told = counted(progress, len(entries) * len(test.labels))
-    return clean_verdicts(entries, dataset=dataset, test=test, progress=told)

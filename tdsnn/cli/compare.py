@@ -59,7 +59,7 @@ def command(
 
     * `tdsnn-zoo compare tsresnet18.fashion_mnist-s1 sresnet18.fashion_mnist-s1`
     """
-    from tdsnn.benchmark.api import compare
+    from tdsnn.benchmark.comparing import compare
 
     with _progress.bar(unit="images") as progress:
         found = compare(a, b, suite=suite, n=n, device=device, progress=progress, note=_output.note)

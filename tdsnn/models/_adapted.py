@@ -11,18 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from tdsnn.errors import GateError, UsageError
-from tdsnn.kernels.surrogates import Memory, Surrogate
+from tdsnn.kernels.surrogates import Surrogate
+from tdsnn.models._foreign_spikes import OtherDerivative, slopes_of, spiking_layers
 from tdsnn.models._neurons import LIF
 
 __all__ = ["Adapted", "adapt"]
 
-Slopes = Callable[[Tensor, Memory], Tensor]
-"""Distances from the threshold (T, N, S, C) and what was noted about them, to derivatives."""
 Time = Literal["inside", "loop", "sequence"]
 _RESETS = ("reset", "reset_mem")
 """What the layers of SpikingJelly and of snnTorch call the function that forgets their potentials."""
-_SPIKES = ("surrogate_function", "spike_grad")
-"""Where the layers of SpikingJelly and of snnTorch keep the function from potential - threshold to spikes."""
 
 
 class Adapted(nn.Module):
@@ -71,12 +68,12 @@ class Adapted(nn.Module):
     @property
     def spiking(self) -> bool:
         """Whether it has spikes: layers of SpikingJelly or snnTorch, or a time axis that is stepped here."""
-        return bool(_spiking(self.net)) or self.time != "inside"
+        return bool(spiking_layers(self.net)) or self.time != "inside"
 
     @property
     def surrogates(self) -> list[str]:
         """What stands in for the derivative of spikes in the layers that were found to have them."""
-        functions = [getattr(layer, place) for layer, place in _spiking(self.net)]
+        functions = [getattr(layer, place) for layer, place in spiking_layers(self.net)]
         return list(dict.fromkeys(map(_spelled, functions)))
 
     @property
@@ -146,8 +143,8 @@ class Adapted(nn.Module):
         """
         if not self.spiking:
             return self
-        slopes = _slopes(surrogate)
-        if not _spiking(self.net):
+        slopes = slopes_of(surrogate)
+        if not spiking_layers(self.net):
             raise GateError(
                 f"No spiking layers were found in {self.name}, so it has no surrogate to change.",
                 hint="Found are those of SpikingJelly and snnTorch: layers with surrogate_function or "
@@ -156,8 +153,8 @@ class Adapted(nn.Module):
         self.forget()
         shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
         found = copy.deepcopy(self, shared)
-        for layer, place in _spiking(found.net):
-            setattr(layer, place, _OtherDerivative(getattr(layer, place), slopes))
+        for layer, place in spiking_layers(found.net):
+            setattr(layer, place, OtherDerivative(getattr(layer, place), slopes))
         return found
 
     def keep_samples(self, places: Tensor) -> None:
@@ -166,8 +163,8 @@ class Adapted(nn.Module):
             for memory in other.memories:
                 memory |= {name: noted[:, places] for name, noted in memory.items()}
 
-    def _others(self) -> list[_OtherDerivative]:
-        return [layer for layer in self.net.modules() if isinstance(layer, _OtherDerivative)]
+    def _others(self) -> list[OtherDerivative]:
+        return [layer for layer in self.net.modules() if isinstance(layer, OtherDerivative)]
 
     def _normalised(self, x: Tensor) -> Tensor:
         if self._scale is None:
@@ -262,69 +259,6 @@ def adapt(
         output=output,
         reset=reset,
     ).eval()
-
-
-class _OtherDerivative(nn.Module):
-    """The spikes of one function with another derivative; called once at each time step."""
-
-    def __init__(self, spikes: Callable[[Tensor], Tensor], slopes: Slopes) -> None:
-        super().__init__()
-        self._spikes, self._slopes = spikes, slopes
-        self.calls = 0
-        """Since the network forgot its potentials."""
-        self.memories: list[Memory] = []
-        """What the surrogate has noted at each of the calls."""
-
-    def forward(self, above: Tensor) -> Tensor:
-        with torch.no_grad():
-            spikes = self._spikes(above)
-        if not torch.is_grad_enabled():
-            return spikes
-        if self.calls == len(self.memories):
-            self.memories.append({})
-        memory = self.memories[self.calls]
-        self.calls += 1
-        found: Tensor = _Spike.apply(above, spikes, self._slopes, memory)
-        return found
-
-
-class _Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, above: Tensor, spikes: Tensor, slopes: Slopes, memory: Memory) -> Tensor:
-        ctx.save_for_backward(above)
-        ctx.slopes, ctx.memory = slopes, memory
-        return spikes.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (above,) = ctx.saved_tensors
-        # (1, N, S, C): one step, S places of C channels each.
-        rows = above.flatten(2).movedim(1, -1)[None] if above.ndim > 2 else above[None, :, None]
-        slopes = ctx.slopes(rows, ctx.memory)[0]
-        if above.ndim > 2:
-            return grads[0] * slopes.movedim(-1, 1).reshape(above.shape), None, None, None
-        return grads[0] * slopes[:, 0], None, None, None
-
-
-def _slopes(surrogate: Surrogate) -> Slopes:
-    """Derivatives of one step.
-
-    Raises:
-        GateError: the surrogate is a rule for all steps together.
-    """
-    if type(surrogate).gradients is not Surrogate.gradients:
-        surrogate.derivative  # noqa: B018  # raises
-    return surrogate.slopes
-
-
-def _spiking(net: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Layers with spikes, and where each keeps their function."""
-    return [
-        (layer, place)
-        for layer in net.modules()
-        for place in _SPIKES
-        if callable(getattr(layer, place, None))
-    ]
 
 
 def _spelled(function: object) -> str:
