@@ -15,6 +15,7 @@ from tdsnn.report._measured import attacked, marked, strength
 from tdsnn.report._tables import Entry, Pair
 from tdsnn.results import Cell, Result
 from tdsnn.schema import About, Manifest, Release
+from tdsnn.table import WORST_CASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,9 @@ def scores(facts: Facts) -> Iterator[Score]:
         )
     for result in facts.results:
         for cell in attacked(result, facts.entry.name):
-            yield _attacked_score(facts, result, cell)
+            # Of a suite it is the worst case that counts: what one attack of it left is no robustness.
+            if not result.settings.get("suite") or cell.norm is None or cell.attack == WORST_CASE:
+                yield _attacked_score(facts, result, cell)
 
 
 def _attacked_score(facts: Facts, result: Result, cell: Cell) -> Score:
