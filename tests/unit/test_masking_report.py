@@ -14,7 +14,7 @@ from toys import Linear, batch, flat, split
 from tdsnn.attacks._gradient import inference
 from tdsnn.attacks._spec import attack_specs
 from tdsnn.attacks.pgd import PGD
-from tdsnn.benchmark.masking import Finding, masking_report, search
+from tdsnn.benchmark.masking import Finding, masking_report, search, surrogates
 from tdsnn.benchmark.masking._base import Probe
 from tdsnn.benchmark.masking.gradients import same_gradient_on_both_paths
 from tdsnn.benchmark.masking.report import PROBES
@@ -149,6 +149,31 @@ def test_both_paths_of_a_spiking_network(compiled: bool) -> None:
         found = same_gradient_on_both_paths(one)
     assert found.status == ("pass" if compiled else "not made"), found
     assert all(layer.compiled == compiled for layer in model.neurons)
+
+
+def test_other_surrogates_of_a_spiking_network() -> None:
+    model = network("sresnet18", timesteps=2)
+    x = pictures(4)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    small = Masking(images=4, steps=2, points=2)
+    one = replace(probe(Linear()), model=model, x=x, y=y, indices=np.arange(4), budget=small)
+    with inference(model):
+        found = [surrogates.surrogates_agree(one), surrogates.adaptive_surrogate_finds_no_more(one)]
+    assert [(finding.test, finding.figure is None) for finding in found] == [("M13", False), ("M16", False)]
+    without = replace(one, model=network("resnet18"))
+    assert surrogates.surrogates_agree(without).message == surrogates.NO_SPIKES
+    assert surrogates.adaptive_surrogate_finds_no_more(without).status == "not made"
+
+
+def test_what_fools_another_network_is_tried_too() -> None:
+    """The model has no gradient, but it answers as the other network does, whose gradient leads there."""
+    one = replace(probe(flat(), eps=0.25, standing=True), others={"open": Linear()})
+    found = surrogates.others_find_no_more(one)
+    assert (found.test, found.status) == ("M15", "fail")
+    assert "on open fools" in found.message
+    robust = replace(one, eps=0.001)
+    assert surrogates.others_find_no_more(robust).status == "pass"
 
 
 def test_a_suite_reports_and_a_stored_report_is_not_made_again(

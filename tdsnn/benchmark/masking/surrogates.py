@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tdsnn.benchmark.gradients import has_spikes
 from tdsnn.benchmark.masking._base import Finding, Probe, judged, not_made, percent
-from tdsnn.errors import TdsnnError
+from tdsnn.errors import GateError
 from tdsnn.results import Figure
 from tdsnn.stats import PairedDifference
 from tdsnn.tasks._base import Task
@@ -37,11 +37,11 @@ def surrogates_agree(probe: Probe) -> Finding:
     if not has_spikes(probe.model):
         return not_made("M13", title, NO_SPIKES)
     trained = probe.right(probe.attack(f"apgd:steps={steps}"))
-    shares, missing = {}, ""
+    shares, missing = {}, ""  # a network of another library takes some of them only
     for name in SURROGATES:
         try:
             shares[name] = float(probe.right(probe.attack(f"apgd:steps={steps},surrogate={name}")).mean())
-        except TdsnnError as error:
+        except GateError as error:
             missing = error.message
     if not shares:
         return not_made("M13", title, missing)
@@ -68,7 +68,7 @@ def adaptive_surrogate_finds_no_more(probe: Probe) -> Finding:
     trained = probe.right(probe.attack(f"apgd:steps={steps}"))
     try:
         adaptive = probe.right(probe.attack(f"sapgd:steps={steps},surrogate=assg-0.425"))
-    except TdsnnError as error:
+    except GateError as error:
         return not_made("M16", title, error.message)
     gap = float(trained.mean()) - float(adaptive.mean())
     return judged(
