@@ -20,8 +20,8 @@ def radii(
 
     Counted is the worst case over all attacks of that radius and smaller ones. The smallest radius of an
     image is the first of the tested ones at which something fools it. Its median is over the images that are
-    right without attack; None if half of them or more are never fooled. A model with a cell without a number
-    is left out.
+    right without attack; None if more than half of them are never fooled. A model with a cell without a
+    number is left out.
     """
     labels = plan.split.labels[: plan.n]
     count = len(plan.split.classes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 from msgspec import structs
@@ -16,6 +16,7 @@ from tdsnn.benchmark.masking._base import Probe
 from tdsnn.benchmark.masking.cells import from_cells
 from tdsnn.benchmark.measure import Run
 from tdsnn.benchmark.plan import ModelEntry
+from tdsnn.benchmark.suites import Masking
 from tdsnn.results import Cell, digest_of
 
 _NORM = "linf"
@@ -41,17 +42,15 @@ def examine(
         cells, right, clean=right[clean.key], chance=chance, adversarial=entry.adversarially_trained
     )
     radii = sorted({cell.eps_255 for cell in cells if cell.norm == _NORM and cell.eps_255 > 0})
-    if plan.suite is None or plan.suite.suite.masking is None or not radii or not right[clean.key].any():
+    budget = None if plan.suite is None else plan.suite.suite.masking
+    if budget is None or not radii or not right[clean.key].any():
         return tuple(found)
     others = {other.name: other for other in beside if other.name != entry.name}
     known = sorted(other.checkpoint_sha256 for other in others.values())
-    key = digest_of([[cell.key for cell in cells], known, structs.asdict(plan.suite.suite.masking)])
+    key = digest_of([[cell.key for cell in cells], known, structs.asdict(budget)])
     stored = None if run.fresh else run.folder.read_document(key)
     if stored is None:
-        probe = replace(
-            _probe(run, entry, cells, right[clean.key], radii),
-            others={name: other.model for name, other in others.items()},
-        )
+        probe = _probe(run, entry, cells, right[clean.key], radii, budget, others)
         with inference(entry.model):
             report = masking_report(
                 probe,
@@ -65,14 +64,17 @@ def examine(
 
 
 def _probe(
-    run: Run, entry: ModelEntry, cells: Sequence[Cell], clean: NDArray[np.bool_], radii: Sequence[float]
+    run: Run,
+    entry: ModelEntry,
+    cells: Sequence[Cell],
+    clean: NDArray[np.bool_],
+    radii: Sequence[float],
+    budget: Masking,
+    others: Mapping[str, ModelEntry],
 ) -> Probe:
     """The first images that are right, at the radius where the suite leaves nearest to half of them: there a
     weaker attack and a stronger one can be told apart."""
     plan = run.plan
-    assert plan.suite is not None
-    budget = plan.suite.suite.masking
-    assert budget is not None
     left = {radius: left_standing(cells, run.scores, _NORM, radius) > plan.task.floor for radius in radii}
     radius = min(radii, key=lambda one: abs(left[one].sum() / clean.sum() - 0.5))
     places = np.flatnonzero(clean)[: budget.images]
@@ -87,4 +89,5 @@ def _probe(
         seed=plan.seed,
         task=plan.task,
         budget=budget,
+        others={name: other.model for name, other in others.items()},
     )

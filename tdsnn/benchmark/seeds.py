@@ -159,7 +159,7 @@ def compare_seeds(pairing: Pairing, known: Mapping[str, CleanVerdicts]) -> SeedC
     rows = _rows(pairing, known)
     accuracies = ([row.a.accuracy.value for row in rows], [row.b.accuracy.value for row in rows])
     alignments = ([row.a.alignment for row in rows], [row.b.alignment for row in rows])
-    accuracy = _over_seeds(*accuracies, units=("%", _POINTS))
+    accuracy = over_seeds(*accuracies, units=("%", _POINTS))
     return SeedComparison(
         a=pairing.a,
         b=pairing.b,
@@ -168,7 +168,7 @@ def compare_seeds(pairing: Pairing, known: Mapping[str, CleanVerdicts]) -> SeedC
         n=n,
         seeds=rows,
         accuracy=accuracy,
-        alignment=_over_seeds(*alignments, units=("correlation", "correlation")),
+        alignment=over_seeds(*alignments, units=("correlation", "correlation")),
         left_out=pairing.left_out,
         conclusion=_conclude(pairing, accuracy),
     )
@@ -212,7 +212,7 @@ def _network(release: Release, found: CleanVerdicts, *, twins: bool) -> Network:
     )
 
 
-def _over_seeds(
+def over_seeds(
     a: Sequence[float | None], b: Sequence[float | None], *, units: tuple[str, str]
 ) -> OverSeeds | None:
     """Means of both and of their difference; None for one seed, or where a value lacks."""

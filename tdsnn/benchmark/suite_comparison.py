@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
 from typing import Any
 
 from tdsnn.benchmark.pairing import Pairing
+from tdsnn.benchmark.seeds import over_seeds
 from tdsnn.results import Cell, Comparison, Figure, Place, Result
-from tdsnn.stats import holm, paired_mean_difference, t_interval
+from tdsnn.stats import holm
 from tdsnn.table import MARK, Table, interval, p_value, short, titled
 
 SIGNIFICANT = 0.05
 """Adjusted p below which a difference is called one."""
-_STUDENT = "Student t over seeds, 95 %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,23 +176,9 @@ def _measured(
     if len(compared) == 1:
         return a[0], b[0], compared[0].difference, compared[0].p_mcnemar
     ours, theirs = ([figure.value for figure in side] for side in (a, b))
-    found = paired_mean_difference(ours, theirs)
-    difference = Figure(
-        value=found.difference,
-        low=found.interval.low,
-        high=found.interval.high,
-        unit="percentage points",
-        n=found.n,
-        method=_STUDENT,
-    )
-    return _mean(ours), _mean(theirs), difference, found.p_value
-
-
-def _mean(values: Sequence[float]) -> Figure:
-    reach = t_interval(values)
-    return Figure(
-        value=fmean(values), low=reach.low, high=reach.high, unit="%", n=len(values), method=_STUDENT
-    )
+    means = over_seeds(ours, theirs, units=("%", "percentage points"))
+    assert means is not None, "there are several seeds, and a number of each"
+    return means.a, means.b, means.difference, means.p_value
 
 
 def _verdict(difference: Figure, p_holm: float, names: Sequence[str]) -> str:

@@ -71,6 +71,8 @@ def _array(path: Path) -> NDArray[Any]:
 def _of_arrays(images: NDArray[Any], labels: NDArray[Any], *, origin: str) -> Split:
     import numpy as np
 
+    from tdsnn.data._cache import canonical_order
+
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         raise UsageError(f"The images are {images.dtype} of shape {images.shape}.", hint=_ARRAYS)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
@@ -80,8 +82,9 @@ def _of_arrays(images: NDArray[Any], labels: NDArray[Any], *, origin: str) -> Sp
     if labels.min() < 0:
         raise UsageError(f"A label is {labels.min()}.", hint=_ARRAYS)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
-    pixels = images[:, None] if images.ndim == 3 else images
-    return _split(pixels, labels.astype(np.int64), classes, origin=origin)
+    pixels, labels = images[:, None] if images.ndim == 3 else images, labels.astype(np.int64)
+    _, digest = canonical_order(pixels, labels)
+    return Split(images=pixels, labels=labels, classes=classes, digest=digest, pinned=False, origin=origin)
 
 
 def _of_folder(folder: Path) -> Split:
@@ -109,8 +112,15 @@ def _of_folder(folder: Path) -> Split:
         )
         raise UsageError(f"The images are of several shapes (C x H x W): {found}.", hint="Make them equal.")
     images, labels = np.stack(pictures), np.array([number for _, number in files], dtype=np.int64)
-    order, _ = canonical_order(images, labels)
-    return _split(images[order], labels[order], tuple(classes), origin=str(folder))
+    order, digest = canonical_order(images, labels)
+    return Split(
+        images=images[order],
+        labels=labels[order],
+        classes=tuple(classes),
+        digest=digest,
+        pinned=False,
+        origin=str(folder),
+    )
 
 
 def _decoded(file: Path) -> NDArray[np.uint8]:
@@ -128,12 +138,3 @@ def _decoded(file: Path) -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError) as error:
         raise IntegrityError(f"{file} cannot be decoded: {error}.") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _split(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...], *, origin: str
-) -> Split:
-    from tdsnn.data._cache import canonical_order
-
-    _, digest = canonical_order(images, labels)
-    return Split(images=images, labels=labels, classes=classes, digest=digest, pinned=False, origin=origin)

@@ -22,9 +22,9 @@ MAX_LATE_GAIN = 0.05
 def more_steps_find_no_more(probe: Probe) -> Finding:
     """M5: twice the steps, or five times the starts, fool hardly an image more."""
     steps = probe.budget.steps
-    base = probe.right(probe.attack(f"pgd:steps={steps}"))
-    longer = probe.right(probe.attack(f"pgd:steps={2 * steps}"))
-    again = probe.right(probe.attack(f"pgd:steps={steps},restarts=5"))
+    base = probe.survivors(f"pgd:steps={steps}")
+    longer = probe.survivors(f"pgd:steps={2 * steps}")
+    again = probe.survivors(f"pgd:steps={steps},restarts=5")
     drop = max(int((base & ~longer).sum()), int((base & ~again).sum())) / len(base)
     return judged(
         "M5",
@@ -66,7 +66,7 @@ def chance_finds_no_more(probe: Probe) -> Finding:
 
 def everything_falls_without_bounds(probe: Probe) -> Finding:
     """M9: where every image is allowed, no image survives."""
-    left = int(probe.right(probe.attack(f"pgd:steps={probe.budget.steps},restarts=2", eps=1.0)).sum())
+    left = int(probe.survivors(f"pgd:steps={probe.budget.steps},restarts=2", eps=1.0).sum())
     return judged(
         "M9",
         "everything falls without bounds",
@@ -80,7 +80,7 @@ def everything_falls_without_bounds(probe: Probe) -> Finding:
 def nothing_survives_flat_grey(probe: Probe) -> Finding:
     """M8 at 128/255."""
     steps = probe.budget.steps
-    right = probe.right(probe.attack(f"pgd:steps={steps}", eps=GREY_EPS_255 / 255))
+    right = probe.survivors(f"pgd:steps={steps}", eps=GREY_EPS_255 / 255)
     _, counts = torch.unique(probe.y, return_counts=True)
     return flat_grey(
         f"pgd:steps={steps} at {GREY_EPS_255:g}/255", float(right.mean()), float(counts.max()) / len(right)

@@ -36,11 +36,11 @@ def surrogates_agree(probe: Probe) -> Finding:
     title, steps = "surrogates agree", probe.budget.steps
     if not has_spikes(probe.model):
         return not_made("M13", title, NO_SPIKES)
-    trained = probe.right(probe.attack(f"apgd:steps={steps}"))
+    trained = probe.survivors(f"apgd:steps={steps}")
     shares, missing = {}, ""  # a network of another library takes some of them only
     for name in SURROGATES:
         try:
-            shares[name] = float(probe.right(probe.attack(f"apgd:steps={steps},surrogate={name}")).mean())
+            shares[name] = float(probe.survivors(f"apgd:steps={steps},surrogate={name}").mean())
         except GateError as error:
             missing = error.message
     if not shares:
@@ -65,9 +65,9 @@ def adaptive_surrogate_finds_no_more(probe: Probe) -> Finding:
     title, steps = "adaptive surrogate", probe.budget.steps
     if not has_spikes(probe.model):
         return not_made("M16", title, NO_SPIKES)
-    trained = probe.right(probe.attack(f"apgd:steps={steps}"))
+    trained = probe.survivors(f"apgd:steps={steps}")
     try:
-        adaptive = probe.right(probe.attack(f"sapgd:steps={steps},surrogate=assg-0.425"))
+        adaptive = probe.survivors(f"sapgd:steps={steps},surrogate=assg-0.425")
     except GateError as error:
         return not_made("M16", title, error.message)
     gap = float(trained.mean()) - float(adaptive.mean())
