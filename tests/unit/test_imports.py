@@ -16,10 +16,10 @@ LAYERS = (
     {"schema", "validation", "errors", "progress", "table"},
     {"paths", "registry", "runtime", "files", "origin"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
-    | {"kernels", "verdicts", "tasks"},
+    | {"kernels", "verdicts", "certificates", "tasks"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "evaluation", "benchmark", "maps"}
-    | {"training", "publish", "export", "report", "sweep"},
+    | {"training", "publish", "exporting", "report", "sweep"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
@@ -29,6 +29,7 @@ HUB_USERS = {"report/cards.py"}
 REPORT_USES = {
     "schema",
     "errors",
+    "certificates",
     "paths",
     "registry",
     "files",
