@@ -153,7 +153,7 @@ class Certificate(Table, frozen=True, kw_only=True):
         if not self.latency:
             return []
         path = "compiled operators" if self.compiled else "PyTorch"
-        machine = self.provenance
+        threads = self.provenance["threads"]
         return [
             PlainTable(
                 title="Time of one batch, ms",
@@ -161,8 +161,8 @@ class Certificate(Table, frozen=True, kw_only=True):
                 rows=[
                     (f"{one.batch:,}", f"{one.model_ms:.2f}", f"{one.runtime_ms:.2f}") for one in self.latency
                 ],
-                caption=f"Medians of {self.latency[0].rounds} alternating rounds, {machine['threads']} "
-                f"threads each, {machine['device_name']}.",
+                caption=f"Medians of {self.latency[0].rounds} alternating rounds, "
+                f"{threads} thread{'s' if threads > 1 else ''} each, {self.provenance['device_name']}.",
             )
         ]
 

@@ -12,8 +12,8 @@ from tdsnn.exporting.formats import FORMATS, Exported, Exporter, Metadata
 from tdsnn.exporting.program import trace
 from tdsnn.models import LIF, LIFConfig, Model, State
 
-X = 0.7
-"""The pixel for which the tables below were computed."""
+PIXEL = torch.full((1, 1, 1, 1), 0.7)
+"""The image for which the tables below were computed."""
 FIRST = [0, 1, 0, 1, 0]
 """Current 2 * (0.5 * (0.7 - 0.2) / 0.5 - 0.1) = 0.8; potentials 0.8, 1.2, 0.8, 1.2, 0.8."""
 SECOND = [0, 0, 0, 1, 0]

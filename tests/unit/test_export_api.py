@@ -171,6 +171,21 @@ def test_a_zoo_entry_has_the_digest_and_licence_of_its_release(
     assert found.metadata.timesteps == 1
 
 
+def test_a_model_in_training_stays_in_training(tmp_path: Path) -> None:
+    """The file answers as the model in eval mode does."""
+    model = spiking().train()
+    statistics = model.norm.running_mean.clone()
+    tdsnn.export(model, format="torch-export", out=tmp_path / "net.pt2")
+    assert model.training
+    assert model.norm.training
+    assert torch.equal(model.norm.running_mean, statistics)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not Linear"):
+        tdsnn.export(torch.nn.Linear(1, 1), format="onnx", out=tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize("timesteps", [0, -1, MOST_TIMESTEPS + 1])
 def test_steps_out_of_range_are_refused(tmp_path: Path, timesteps: int) -> None:
     with pytest.raises(UsageError, match=f"1 to {MOST_TIMESTEPS}, not {timesteps}"):
