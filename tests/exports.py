@@ -92,5 +92,21 @@ def write(
     return exporter.read(path)
 
 
+def spikes_of(model: ByHand, images: Tensor, timesteps: int) -> dict[str, Tensor]:
+    """Layer to spikes (T, N, 1, H, W), bool, of its steps one by one."""
+    found: dict[str, list[Tensor]] = {"first": [], "second": []}
+    hooks = [
+        model.get_submodule(layer).register_forward_hook(
+            lambda _m, _x, out, layer=layer: found[layer].append(out)
+        )
+        for layer in found
+    ]
+    with torch.no_grad():
+        model(images, timesteps)
+    for hook in hooks:
+        hook.remove()
+    return {layer: torch.cat(calls) > 0 for layer, calls in found.items()}
+
+
 def exporters() -> dict[str, Exporter]:
     return {name: FORMATS.load(name) for name in FORMATS.names()}

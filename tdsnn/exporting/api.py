@@ -13,13 +13,13 @@ import torch
 
 import tdsnn
 from tdsnn import certificates, manifest, naming, paths, zoo
-from tdsnn.certificates import LOGITS_BAR, Certificate, ExportedFile, Latency
+from tdsnn.certificates import LOGITS_BAR, Certificate, ExportedFile, Latency, OwnPaths
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, IntegrityError, MissingError, UsageError
 from tdsnn.exporting.formats._base import FORMATS, Exporter, Metadata
 from tdsnn.exporting.latency import latency
 from tdsnn.exporting.program import trace
-from tdsnn.exporting.verification import BATCH, Agreement
+from tdsnn.exporting.verification import BATCH, Agreement, own_paths
 from tdsnn.files import atomic, file_error, sha256_of
 from tdsnn.models._adapted import adapt
 from tdsnn.models._base import Model
@@ -84,8 +84,8 @@ def export(
     _require_free(target, verify=verify, force=force)
     subject, metadata = _subject(model, timesteps)
     split = _test_images(metadata.dataset, n) if verify else None
-    program = trace(subject, metadata.image_shape, exporter.unrolled(metadata.timesteps))
     with atomic(target) as temporary:
+        program = trace(subject, metadata.image_shape, exporter.unrolled(metadata.timesteps))
         exporter.write(program, metadata, temporary)
         _read_back(exporter, temporary, target, subject, metadata)
     old = certificates.beside(target)
@@ -226,14 +226,18 @@ def _verify(
     exporter = _exporter(format)
     exported, agreement = exporter.read(file), Agreement()
     timesteps = exported.metadata.timesteps
-    for start in range(0, n, BATCH):
-        images, _ = split.take(slice(start, min(start + BATCH, n)))
-        agreement.add(subject, exported, images, timesteps=timesteps)
+    batches = [slice(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]
+    for rows in batches:
+        agreement.add(subject, exported, split.take(rows)[0], timesteps=timesteps)
         progress(agreement.images, n, "images compared")
     compiled = exporter.timed and subject.compile_operators()
+    own: OwnPaths | None = None
     times: tuple[Latency, ...] = ()
+    if compiled and subject.neurons:
+        images = (split.take(rows)[0] for rows in batches)
+        own = own_paths(subject, torch.cat(agreement.answers), images, timesteps=timesteps)
     if exporter.timed:
-        times = latency(subject, exported, split.take(slice(0, min(n, 64)))[0], timesteps=timesteps)
+        times = latency(subject, exported, split.take(batches[0])[0], timesteps=timesteps)
     here = environment(torch.device("cpu"))
     here["packages"] |= {name: version(name) for name in _PACKAGES if name in exporter.packages}
     return Certificate(
@@ -250,8 +254,9 @@ def _verify(
         largest_logit=agreement.largest_logit,
         worst_difference=agreement.worst_difference,
         worst_without_flips=agreement.worst_without_flips,
-        argmax_differences=agreement.argmax_differences,
+        other_classes=tuple(agreement.other_classes),
         flipped_images=agreement.flipped_images,
+        own_paths=own,
         layers=agreement.layers,
         latency=times,
         compiled=compiled,

@@ -23,7 +23,7 @@ def export_section(certificate: Certificate) -> Section:
 
 
 def _answers(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    yield "images with another class", f"{certificate.argmax_differences:,}"
+    yield "images with another class", certificate.chosen
     yield "worst difference of a logit", f"{certificate.worst_difference:.1e}"
     if certificate.layers:
         yield f"worst difference of a logit {_SPIKES}", f"{certificate.worst_without_flips:.1e}"
@@ -60,6 +60,8 @@ def _notes(certificate: Certificate) -> Iterator[str]:
             "A spike is flipped if only one of the two has it: normalisations folded into convolutions round "
             "differently, and what a neuron at the threshold reaches changes too."
         )
+    if certificate.own:
+        yield f"{certificate.own[0].upper()}{certificate.own[1:]}."
     if certificate.latency:
         path = "compiled operators" if certificate.compiled else "PyTorch"
         threads, machine = certificate.provenance["threads"], words(certificate.provenance["device_name"])

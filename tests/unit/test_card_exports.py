@@ -9,7 +9,7 @@ import pytest
 from card_zoo import TOPO, TWIN, build_pair, card, row
 
 from tdsnn import certificates
-from tdsnn.certificates import Certificate, ExportedFile, Latency, LayerFlips
+from tdsnn.certificates import Certificate, ExportedFile, Latency, LayerFlips, OtherClass, OwnPaths
 from tdsnn.errors import IntegrityError
 
 
@@ -33,7 +33,7 @@ def certificate(**changes: Any) -> Certificate:
         "largest_logit": 9.87,
         "worst_difference": 0.63,
         "worst_without_flips": 9.5e-7,
-        "argmax_differences": 0,
+        "other_classes": (),
         "flipped_images": 11,
         "layers": (
             LayerFlips(layer="act1", flips=0, compared=5000),
@@ -44,6 +44,7 @@ def certificate(**changes: Any) -> Certificate:
             Latency(batch=64, rounds=15, model_ms=575.9, runtime_ms=947.7),
         ),
         "compiled": True,
+        "own_paths": OwnPaths(argmax_differences=0, moved_images=14),
         "provenance": {"threads": 1, "device_name": "A <CPU>"},
     }
     return Certificate(**values | changes)
@@ -67,13 +68,13 @@ def test_a_certificate_is_shown_in_the_card_of_the_same_weights(pair: Path) -> N
     assert row(section, "ms for 1 image: here / ONNX Runtime 1.32.0") == ["27.8 / 16.9"]
     assert row(section, "ms for 64 images: here / ONNX Runtime 1.32.0") == ["575.9 / 947.7"]
     assert r"A \<CPU\>" in section
-    assert "compiled operators" in section
+    assert "By rounding alone the model's compiled operators move the logits of 14 images" in section
     assert f"tdsnn-zoo export {TOPO} --format onnx" in section
     assert "## Export" not in card(TWIN).text
 
 
 def test_a_network_without_spikes_has_no_rows_about_them(pair: Path) -> None:
-    official(pair, certificate(layers=(), flipped_images=0, compiled=False, latency=()))
+    official(pair, certificate(layers=(), flipped_images=0, compiled=False, latency=(), own_paths=None))
     section = card().text.partition("## Export")[2].partition("\n## ")[0]
     assert "flip" not in section
     assert row(section, "worst difference of a logit") == ["6.3e-01"]
@@ -89,8 +90,10 @@ def test_each_format_has_a_table(pair: Path) -> None:
 
 
 def test_a_failed_certificate_says_so(pair: Path) -> None:
-    official(pair, certificate(argmax_differences=2))
-    assert "**The file is not the model**: it chooses another class on 2 of 1,000 images." in card().text
+    official(pair, certificate(other_classes=(OtherClass(image=3, lead=0.25, flips=7),)))
+    text = card().text
+    assert "**The file is not the model**: it chooses another class on 1 of 1,000 images." in text
+    assert row(text, "images with another class") == ["1 (lead of the model at most 0.25)"]
 
 
 def test_a_damaged_certificate_is_named(pair: Path) -> None:
