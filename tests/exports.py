@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tdsnn.exporting.formats import FORMATS, Exported, Exporter, Metadata
+from tdsnn.exporting.formats import Exported, Exporter, Metadata
 from tdsnn.exporting.program import trace
 from tdsnn.models import LIF, LIFConfig, Model, State
 
@@ -106,7 +106,3 @@ def spikes_of(model: ByHand, images: Tensor, timesteps: int) -> dict[str, Tensor
     for hook in hooks:
         hook.remove()
     return {layer: torch.cat(calls) > 0 for layer, calls in found.items()}
-
-
-def exporters() -> dict[str, Exporter]:
-    return {name: FORMATS.load(name) for name in FORMATS.names()}

@@ -54,7 +54,7 @@ def _times(certificate: Certificate) -> Iterator[tuple[str, str]]:
 
 def _notes(certificate: Certificate) -> Iterator[str]:
     if certificate.failures:
-        yield f"**The file is not the model**: it {' and '.join(certificate.failures)}."
+        yield f"**Failed**: the file {' and '.join(certificate.failures)}."
     if certificate.layers:
         yield (
             "A spike is flipped if only one of the two has it: normalisations folded into convolutions round "

@@ -92,7 +92,7 @@ def test_each_format_has_a_table(pair: Path) -> None:
 def test_a_failed_certificate_says_so(pair: Path) -> None:
     official(pair, certificate(other_classes=(OtherClass(image=3, lead=0.25, flips=7),)))
     text = card().text
-    assert "**The file is not the model**: it chooses another class on 1 of 1,000 images." in text
+    assert "**Failed**: the file chooses another class on 1 of 1,000 images." in text
     assert row(text, "images with another class") == ["1 (lead of the model at most 0.25)"]
 
 

@@ -123,6 +123,23 @@ def test_a_graph_survives_the_file(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(value, getattr(after.nodes[name], key))
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_spikingjelly_reads_the_file_and_gives_the_same_logits(residual: bool, tmp_path: Path) -> None:
+    """Another reader of NIR, with neurons of its own."""
+    pytest.importorskip("nirtorch")
+    from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+    model, x = (network("sresnet18", width=4), pictures(3)) if residual else (by_hand(), PIXEL)
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    exports.write(FORMATS.load("nir"), model, tmp_path / "net.nir", shape=shape)
+    net, state, steps = import_from_nir(str(tmp_path / "net.nir")), None, []
+    with torch.no_grad():
+        for _ in range(model.timesteps):
+            logits, state = net(x, state)
+            steps.append(logits)
+        torch.testing.assert_close(torch.stack(steps), model.logits_over_time(x), rtol=0, atol=1e-6)
+
+
 class Recurrent(ByHand):
     """Hears its own last spikes."""
 
