@@ -108,7 +108,7 @@ class Exporter(ABC):
 
     @abstractmethod
     def write(self, program: Program, metadata: Metadata, path: Path) -> None:
-        """Write a file; it may change the program.
+        """Write a file; the program stays as it is.
 
         Raises:
             UsageError: an operator that the format cannot express, which it names.
