@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 from tdsnn.errors import UsageError
+from tdsnn.processes import own_device, team
 from tdsnn.progress import Note, Progress, counted, silent, unheard
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Benchmark:
     """For ``result.json``, ``samples.safetensors`` and finished batches."""
 
     def run(self, *, fresh: bool = False, progress: Progress = silent) -> Result:
-        """Measure what is not in the folder yet, or with ``fresh`` everything.
+        """Measure what is not in the folder yet, or with ``fresh`` everything; processes that ``torchrun``
+        started share the images.
 
         Raises:
             IntegrityError: a stored cell is damaged.
@@ -59,7 +61,9 @@ class Benchmark:
         from tdsnn.results import ResultFolder
 
         told = counted(progress, total_images(self.plan, self.entries))
-        return run_bench(self.plan, self.entries, ResultFolder(self.folder), fresh=fresh, progress=told)
+        folder = ResultFolder(self.folder)
+        with team() as together:
+            return run_bench(self.plan, self.entries, folder, fresh=fresh, progress=told, team=together)
 
 
 def bench(
@@ -171,7 +175,7 @@ def prepare(
     from tdsnn.runtime import choose_device
 
     specs = _specs(named, attacks, eps=eps, steps=steps)
-    target = choose_device(device)
+    target = own_device(choose_device(device))
     entries, dataset, split = _load(twins, foreign, data, target)
     plan = Plan(
         dataset=dataset,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from tdsnn.benchmark.breakdown import radii
@@ -15,6 +16,7 @@ from tdsnn.benchmark.gradients import gradient_of
 from tdsnn.benchmark.masking import caveat, signs
 from tdsnn.benchmark.measure import Measured, Progress, Run, measure
 from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.processes import ALONE, Team
 from tdsnn.results import Cell, Result, ResultFolder
 from tdsnn.runtime import deterministic, environment
 
@@ -26,6 +28,7 @@ def run_bench(
     *,
     fresh: bool = False,
     progress: Progress = lambda images, label: None,
+    team: Team = ALONE,
 ) -> Result:
     """Measure all cells, compare paired models, and write the result into ``folder``.
 
@@ -34,12 +37,13 @@ def run_bench(
 
     Args:
         progress: told about every finished batch; the total is :func:`total_images`.
+        team: the processes that share the images; each of them calls this, and gets the result.
 
     Raises:
         IntegrityError: a stored cell is damaged.
     """
     started = time.perf_counter()
-    run = Run(plan=plan, folder=folder, fresh=fresh, progress=progress)
+    run = Run(plan=plan, folder=folder, fresh=fresh, progress=progress, team=team)
     with deterministic():
         measured = [measure(run, entry) for entry in entries]
         cells = [cell for one in measured for cell in one.cells]
@@ -61,9 +65,10 @@ def run_bench(
             "resumed_cells": run.resumed,
             "sources": {entry.name: entry.source for entry in entries},
             "environment": environment(plan.device),
+            "processes": team.size,
         },
     )
-    folder.write_result(result, run.scores)
+    team.once(partial(folder.write_result, result, run.scores))
     return result
 
 

@@ -139,6 +139,8 @@ def command(
     * `tdsnn-zoo bench my_nets:spiking_resnet --data cifar10` takes any network of PyTorch
 
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
+
+    * `torchrun --nproc-per-node 2 -m tdsnn.cli.main bench sresnet18 --suite standard-v1` shares the images
     """
     request = _Request(
         models=tuple(models or DEFAULT_MODELS),

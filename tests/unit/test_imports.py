@@ -13,7 +13,7 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"schema", "validation", "errors", "progress", "table"},
+    {"schema", "validation", "errors", "progress", "processes", "table"},
     {"paths", "registry", "runtime", "files", "origin"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
     | {"kernels", "verdicts", "tasks"},
