@@ -12,7 +12,9 @@ import typer
 from tdsnn.benchmark.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
 from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output, _progress
+from tdsnn.drawing import require_format
 from tdsnn.errors import GateError, Interrupted
+from tdsnn.processes import is_main
 from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
@@ -118,6 +120,10 @@ def command(
     out: _Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute what is stored.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the table into this file.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw accuracy against the radius into this .png or .svg file."),
+    ] = None,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Compare models under attack on real images.
@@ -142,6 +148,8 @@ def command(
 
     * `torchrun --nproc-per-node 2 -m tdsnn.cli.main bench sresnet18 --suite standard-v1` shares the images
     """
+    if plot is not None:
+        require_format(plot)
     request = _Request(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or ()),
@@ -163,6 +171,8 @@ def command(
 
         for place, table in enumerate(tables(result)):
             _output.show(table, svg=svg if place == 0 else None)
+    if plot is not None:
+        _draw(result, plot)
     _output.note(f"Result: {folder / 'result.json'}")
     failed = [cell for cell in result.cells if cell.error is not None]
     if failed:
@@ -172,6 +182,17 @@ def command(
             f"{first.title} {first.eps_255:g}: {first.error}",
             hint="All others are in the result. The same command tries these again.",
         )
+
+
+def _draw(result: Result, plot: Path) -> None:
+    if not result.radii:
+        _output.note(f"No figure: no attack with a radius has a number, so {plot} was not written.")
+        return
+    if is_main():
+        from tdsnn.benchmark.robustness_curve import draw
+
+        draw(result, plot)
+    _output.note(f"Figure: {plot}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -356,3 +356,17 @@ def test_the_function_gives_the_numbers_of_the_command(
         assert f"{row.accuracy.value:.1f} [{row.accuracy.low:.1f}" in text
     assert f"{TOPO} and {TWIN} on toy, n = {N}" in text
     assert {*text.split()} - {*shown.replace("│", " ").split()} <= {"-" * width for width in range(1, 99)}
+
+
+def test_the_plot_shows_what_is_left_at_each_radius(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "curve.svg"
+    assert run(TWIN, "--attack", "fgsm", "--eps", "2", "--eps", "8", "--n", str(N), "--plot", str(plot)) == 0
+    assert f"Figure: {plot}" in capsys.readouterr().err
+    assert plot.read_bytes().startswith(b"<?xml")
+    assert run(TWIN, "--attack", "gaussian", "--n", str(N), "--plot", str(tmp_path / "none.png")) == 0
+    assert "No figure: no attack with a radius" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()
+    assert run(TWIN, "--plot", "curve.jpg") == 2
+    assert "A figure is a .png or .svg file, not 'curve.jpg'." in capsys.readouterr().err

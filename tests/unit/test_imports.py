@@ -14,7 +14,7 @@ import tdsnn
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
     {"schema", "validation", "errors", "progress", "processes", "table"},
-    {"paths", "registry", "runtime", "files", "origin"},
+    {"paths", "registry", "runtime", "files", "origin", "drawing"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
     | {"kernels", "verdicts", "tasks"},
     {"models", "data", "attacks", "metrics"},
@@ -28,6 +28,7 @@ CONTRACT = "tdsnn.models._base"
 HUB_USERS = {"report/cards.py"}
 REPORT_USES = {
     "schema",
+    "drawing",
     "errors",
     "paths",
     "registry",
