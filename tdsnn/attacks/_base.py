@@ -109,6 +109,11 @@ class Attack(ABC):
         """Everything that changes the attack besides eps, norm and seed."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """What else it reads, by name with its sha256: numbers depend on it too."""
+        return {}
+
     @classmethod
     def norms(cls) -> tuple[str, ...]:
         """Distances in which eps is a radius, the default first; none of noise."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tdsnn.attacks._source import ITSELF
 from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.compare import left_standing
 from tdsnn.benchmark.gates import Gate, check_attack, check_model
@@ -146,7 +147,9 @@ def _under_attack(
 
 def _says_nothing(spec: AttackSpec, entry: ModelEntry) -> bool:
     """Whether an attack differs from one of the suite's others by its surrogate, on a network without any."""
-    return spec.settings.get("surrogate", AS_TRAINED) != AS_TRAINED and not has_spikes(entry.model)
+    settings = spec.settings
+    through_another = settings.get("surrogate", AS_TRAINED) != AS_TRAINED
+    return through_another and settings.get("source", ITSELF) == ITSELF and not has_spikes(entry.model)
 
 
 def _checked(run: Run, job: _Job) -> Gates | GateError:

@@ -213,4 +213,5 @@ def _attack_identity(spec: AttackSpec, strength: float, seed: int) -> Mapping[st
         "eps_255": strength,
         "norm": spec.norm,
         "seed": seed,
+        **({"inputs": dict(spec.attack.inputs)} if spec.attack.inputs else {}),
     }
