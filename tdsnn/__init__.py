@@ -2,7 +2,8 @@
 
 Public names are resolved when they are first used, so ``import tdsnn`` does not import torch. What a plug-in
 needs is in the packages that its entry points name: ``tdsnn.models``, ``tdsnn.attacks``, ``tdsnn.metrics``,
-``tdsnn.data``, ``tdsnn.tasks``, ``tdsnn.topography.losses``; errors are in ``tdsnn.errors``.
+``tdsnn.data``, ``tdsnn.tasks``, ``tdsnn.topography.losses``,
+``tdsnn.exporting.formats``; errors are in ``tdsnn.errors``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdsnn.benchmark.api import bench
     from tdsnn.benchmark.comparing import compare
+    from tdsnn.exporting.api import export
     from tdsnn.inference import early_exit, early_exit_curve, stream
     from tdsnn.manifest import list_models
     from tdsnn.maps.api import topo
@@ -27,6 +29,7 @@ __all__ = [
     "compare",
     "early_exit",
     "early_exit_curve",
+    "export",
     "list_models",
     "load",
     "save",
@@ -42,6 +45,7 @@ _HOMES = {
     "compare": "tdsnn.benchmark.comparing",
     "early_exit": "tdsnn.inference",
     "early_exit_curve": "tdsnn.inference",
+    "export": "tdsnn.exporting.api",
     "list_models": "tdsnn.manifest",
     "load": "tdsnn.zoo",
     "save": "tdsnn.zoo",

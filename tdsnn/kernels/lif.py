@@ -113,7 +113,7 @@ def differentiable_lif(
     v: Tensor | float = config.v_rest if initial_M is None else initial_M
     spikes = []
     for current in current_TM.unbind(0):
-        h = _charge(current, v, config)
+        h = charge(current, v, config)
         spike = _SurrogateSpike.apply(h - config.v_threshold, config.surrogate_alpha)
         spikes.append(spike)
         reset = spike.detach() if config.detach_reset else spike
@@ -160,7 +160,7 @@ def _in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | N
     )
 
 
-def _charge(current: Tensor, v: Tensor | float, config: LIFConfig) -> Tensor:
+def charge(current: Tensor, v: Tensor | float, config: LIFConfig) -> Tensor:
     """Membrane potential before firing, in SpikingJelly's order of operations."""
     current = current.to(potential_dtype(current))
     drift = v - config.v_rest if config.v_rest else v
@@ -174,7 +174,7 @@ def charges(config: LIFConfig, current_TM: Tensor, initial_M: Tensor | None) -> 
     v: Tensor | float = config.v_rest if initial_M is None else initial_M
     before = []
     for current in current_TM.unbind(0):
-        h = _charge(current, v, config)
+        h = charge(current, v, config)
         spike = h >= config.v_threshold
         soft = config.v_reset is None
         v = torch.where(spike, h - config.v_threshold, h) if soft else h.masked_fill(spike, config.v_rest)

@@ -16,10 +16,10 @@ LAYERS = (
     {"schema", "validation", "errors", "progress", "processes", "table"},
     {"paths", "registry", "runtime", "files", "origin", "drawing"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
-    | {"kernels", "verdicts", "tasks"},
+    | {"kernels", "verdicts", "certificates", "tasks"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "evaluation", "benchmark", "maps"}
-    | {"training", "publish", "export", "report", "sweep"},
+    | {"training", "publish", "exporting", "report", "sweep"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
@@ -30,6 +30,7 @@ REPORT_USES = {
     "schema",
     "drawing",
     "errors",
+    "certificates",
     "paths",
     "registry",
     "files",

@@ -1,0 +1,297 @@
+"""``tdsnn.export`` and its certificate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from exports import by_hand
+from msgspec.structs import replace
+
+import tdsnn
+from tdsnn import certificates
+from tdsnn.certificates import LOGITS_BAR, Certificate
+from tdsnn.errors import GateError, IntegrityError, MissingError, TdsnnError, UsageError
+from tdsnn.exporting.api import MOST_TIMESTEPS, verify
+from tdsnn.exporting.formats import FORMATS
+from tdsnn.models import Model
+
+onnx = pytest.importorskip("onnx")
+N = 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Any:
+    """Times are not what is tested here, and compiling takes half a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tdsnn.models._base.Model.compile_operators", lambda model: False)
+        patch.setattr("tdsnn.exporting.latency._ROUNDS", 2)
+        yield
+
+
+def spiking() -> Model:
+    """The network computed by hand on digits; neurons fire at other steps for each brightness."""
+    model = by_hand(classes=10, timesteps=2)
+    with torch.no_grad():
+        model.readout.weight.copy_(torch.linspace(-1, 2, 10)[:, None])
+        model.readout.bias.copy_(torch.linspace(0.05, -0.02, 10))
+    model.dataset = "digits"
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tdsnn.exporting.api.Export:
+    out = tmp_path_factory.mktemp("exported") / "net.onnx"
+    return tdsnn.export(spiking(), format="onnx", out=out, verify=True, n=N)
+
+
+def test_the_certificate_tells_of_the_file(exported: Any) -> None:
+    found = exported.certificate
+    content = exported.path.read_bytes()
+    assert found.failures == ()
+    assert (found.n, found.split, found.timesteps) == (N, "test", 2)
+    assert found.file.size == len(content)
+    assert found.worst_difference < LOGITS_BAR
+    assert {layer.layer: (layer.flips, layer.compared) for layer in found.layers} == {
+        "first": (0, N * 2 * 64),
+        "second": (0, N * 2 * 64),
+    }
+    assert [one.batch for one in found.latency] == [1, 64]
+    assert all(one.model_ms > 0 and one.runtime_ms > 0 for one in found.latency)
+    assert {"onnx", "onnxruntime", "torch"} <= found.provenance["packages"].keys()
+
+
+def test_the_certificate_lies_beside_the_file(exported: Any) -> None:
+    path = exported.path.with_name("net.onnx.certificate.json")
+    assert certificates.read(path) == exported.certificate
+    document = json.loads(path.read_text())
+    assert document["passed"] is True
+    assert document["flip_rate"] == 0.0
+    assert document["argmax_differences"] == 0
+
+
+def test_its_text_is_tables(exported: Any) -> None:
+    text = str(exported.certificate)
+    assert re.search(rf"images \(digits, test\) +{N}\n", text)
+    assert "Passed" in text
+    assert "ONNX Runtime" in text
+    assert "first" in text
+
+
+def test_other_onnx_readers_find_images_logits_and_metadata(exported: Any) -> None:
+    model = onnx.load(exported.path)
+    (images,), (logits,) = model.graph.input, model.graph.output
+    sizes = [dim.dim_param or dim.dim_value for dim in images.type.tensor_type.shape.dim]
+    assert (images.name, sizes, logits.name) == ("images", ["batch", 1, 8, 8], "logits")
+    assert {one.domain for one in model.opset_import} == {one.domain for one in model.graph.node} == {""}
+    about = {one.key: one.value for one in model.metadata_props}
+    assert about["timesteps"] == "2"
+    assert json.loads(about["labels"]) == [str(digit) for digit in range(10)]
+    assert about["weights_sha256"] == exported.certificate.weights_sha256
+    spikes = [node for node in model.graph.node if node.op_type == "GreaterOrEqual"]
+    assert [node.output[0] for node in spikes] == [
+        f"{layer}/spikes/{step}" for step in range(2) for layer in ("first", "second")
+    ]
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def tampered(path: Path, target: Path, change: Any) -> Path:
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, target)
+    return target
+
+
+def scale(name: str, factor: float) -> Any:
+    def change(model: Any) -> None:
+        (tensor,) = [one for one in model.graph.initializer if one.name.endswith(name)]
+        values = onnx.numpy_helper.to_array(tensor) * factor
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), tensor.name))
+
+    return change
+
+
+def test_a_tampered_file_fails(exported: Any, tmp_path: Path) -> None:
+    """One weight that changes logits a little, one that changes spikes, and one that changes classes."""
+    bias = tampered(exported.path, tmp_path / "bias.onnx", scale("readout.bias", 1.01))
+    found = verify(bias, spiking(), format="onnx", n=N)
+    assert found.worst_without_flips > LOGITS_BAR
+    assert found.flipped_images == 0
+    assert len(found.failures) == 1
+    assert "where no spike flips" in found.failures[0]
+    kernel = tampered(exported.path, tmp_path / "kernel.onnx", scale("conv1.weight", 0.3))
+    found = verify(kernel, spiking(), format="onnx", n=N)
+    assert found.flipped_images == N
+    assert sum(layer.flips for layer in found.layers) > 0
+    readout = tampered(exported.path, tmp_path / "readout.onnx", scale("readout.weight", -1.0))
+    found = verify(readout, spiking(), format="onnx", n=N)
+    assert found.argmax_differences > 0
+    assert "chooses another class on" in found.failures[0]
+    assert "Failed" in str(found)
+
+
+def test_a_file_of_other_weights_is_refused(exported: Any, tmp_path: Path) -> None:
+    def rename(model: Any) -> None:
+        (entry,) = [one for one in model.metadata_props if one.key == "weights_sha256"]
+        entry.value = "b" * 64
+
+    other = tampered(exported.path, tmp_path / "other.onnx", rename)
+    with pytest.raises(IntegrityError, match="of the weights bbbbbbbbbbbb"):
+        verify(other, spiking(), format="onnx", n=N)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no file"):
+        verify(tmp_path / "gone.onnx", spiking(), format="onnx", n=N)
+
+
+def test_the_same_model_gives_the_same_bytes(exported: Any, tmp_path: Path) -> None:
+    again = tdsnn.export(spiking(), format="onnx", out=tmp_path / "again.onnx")
+    assert again.path.read_bytes() == exported.path.read_bytes()
+    assert again.certificate is None
+    assert not certificates.beside(again.path).exists()
+
+
+def test_a_zoo_entry_has_the_digest_and_licence_of_its_release(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiny.install(project, monkeypatch)
+    monkeypatch.setattr(tiny.Tiny, "compile_operators", lambda model: False)
+    found = tdsnn.export("tiny", format="onnx", out=tmp_path / "tiny.onnx")
+    assert found.metadata.name == "tiny.digits"
+    assert found.metadata.licence == "Apache-2.0"
+    release = tdsnn.manifest.load_release("tiny.digits")
+    assert found.metadata.weights_sha256 == release.weights_sha256
+    assert found.metadata.timesteps == 1
+
+
+@pytest.mark.parametrize("timesteps", [0, -1, MOST_TIMESTEPS + 1])
+def test_steps_out_of_range_are_refused(tmp_path: Path, timesteps: int) -> None:
+    with pytest.raises(UsageError, match=f"1 to {MOST_TIMESTEPS}, not {timesteps}"):
+        tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx", timesteps=timesteps)
+
+
+@pytest.mark.parametrize("n", [0, -5, 10_000])
+def test_images_that_are_not_there_are_refused_before_work_begins(tmp_path: Path, n: int) -> None:
+    with pytest.raises(UsageError, match=f"not {n}"):
+        tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx", verify=True, n=n)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean onnx"):
+        tdsnn.export(spiking(), format="onxn", out=tmp_path / "net.onnx")
+
+
+def test_a_model_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must know its dataset"):
+        tdsnn.export(by_hand(), format="onnx", out=tmp_path / "net.onnx")
+
+
+def test_files_that_exist_stay(exported: Any, tmp_path: Path) -> None:
+    for name in ("net.onnx", "net.onnx.certificate.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UsageError, match="exists"):
+            tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx", verify=True, n=N)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    with pytest.raises(UsageError, match="is a folder"):
+        tdsnn.export(spiking(), format="onnx", out=tmp_path, force=True)
+
+
+def test_force_replaces_the_file_and_takes_its_old_certificate_away(exported: Any, tmp_path: Path) -> None:
+    target = tmp_path / "net.onnx"
+    target.write_text("old")
+    certificates.write(exported.certificate, certificates.beside(target))
+    tdsnn.export(spiking(), format="onnx", out=target, force=True)
+    assert target.read_bytes() == exported.path.read_bytes()
+    assert not certificates.beside(target).exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_closed_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(TdsnnError, match="could not be written"):
+        tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx")
+
+
+def test_a_full_disk_leaves_what_was_there(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "net.onnx"
+    target.write_text("old")
+
+    def full(self: Any, program: Any, metadata: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(FORMATS.load("onnx")), "write", full)
+    with pytest.raises(TdsnnError, match="No space left on device"):
+        tdsnn.export(spiking(), format="onnx", out=target, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    assert target.read_text() == "old"
+
+
+def test_a_writer_that_errs_is_found_out_before_the_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(FORMATS.load("onnx"))
+    right = kind.write
+
+    def wrong(self: Any, program: Any, metadata: Any, path: Path) -> None:
+        program.exported.state_dict["network.readout.bias"].data.add_(0.01)
+        right(self, program, metadata, path)
+
+    monkeypatch.setattr(kind, "write", wrong)
+    with pytest.raises(IntegrityError, match=r"logits differ by 1\.0e-02"):
+        tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_not_the_model_is_kept_with_its_certificate(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the two images of the way back did not show it."""
+    failed = replace(exported.certificate, argmax_differences=2)
+    monkeypatch.setattr("tdsnn.exporting.api._verify", lambda *arguments, **options: failed)
+    target = tmp_path / "net.onnx"
+    with pytest.raises(GateError, match=f"chooses another class on 2 of {N} images") as caught:
+        tdsnn.export(spiking(), format="onnx", out=target, verify=True, n=N)
+    assert caught.value.exit_code == 5
+    assert target.is_file()
+    assert certificates.read(certificates.beside(target)) == failed
+
+
+def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(FORMATS.load("onnx")), "packages", ("onnx", "no_such_package"))
+    with pytest.raises(MissingError, match="'no_such_package'") as caught:
+        tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx")
+    assert caught.value.hint == "Install it: pip install 'tdsnn-zoo[export]'"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda text: text[:-20], "cannot be read"), (lambda text: text.replace('"n": 30', '"n": 0'), "n")],
+    ids=["cut", "no images"],
+)
+def test_a_damaged_certificate_is_refused(exported: Any, tmp_path: Path, change: Any, message: str) -> None:
+    path = tmp_path / "x.certificate.json"
+    path.write_text(change(certificates.beside(exported.path).read_text()))
+    with pytest.raises(IntegrityError, match=message):
+        certificates.read(path)
+
+
+def test_official_certificates_are_found_by_their_weights(exported: Any, project: Path) -> None:
+    assert certificates.official("a" * 64) == ()
+    folder = project / "benchmarks" / "results" / "export"
+    for stem, sha256 in (("one", "a" * 64), ("two", "b" * 64)):
+        certificates.write(replace(exported.certificate, weights_sha256=sha256), folder / f"{stem}.json")
+    (found,) = certificates.official("a" * 64)
+    assert isinstance(found, Certificate)
+    assert found.weights_sha256 == "a" * 64
