@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from tdsnn.metrics._base import Curve, Figure
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.registry import Registry
+from tdsnn.results import Key as Key  # metrics name what they found with it
 from tdsnn.settings import Configured, as_typed
 from tdsnn.temporal._spikes import spiking_layers_of
 
@@ -47,29 +48,6 @@ class Subject:
         for start in range(0, self.n, self.batch_size):
             images, labels = self.split.take(slice(start, min(start + self.batch_size, self.n)))
             yield images.to(self.device), labels.to(self.device)
-
-
-class Key(NamedTuple):
-    """Name of a figure, a curve or samples: what, up to which step, and where; ``str`` gives
-    ``entropy,T=5@layer1.0``."""
-
-    quantity: str
-    """In the words of a table, without ``,`` and ``@``."""
-    steps: int | None = None
-    """Time steps that the network ran, or the step that the figure is of; None where it is of all."""
-    place: str | None = None
-    """A layer, or a connection between two."""
-
-    def __str__(self) -> str:
-        steps = "" if self.steps is None else f",T={self.steps}"
-        return f"{self.quantity}{steps}" + ("" if self.place is None else f"@{self.place}")
-
-    @classmethod
-    def parse(cls, text: str) -> Key:
-        """The key that ``str`` gave."""
-        name, _, place = text.partition("@")
-        quantity, _, steps = name.partition(",T=")
-        return cls(quantity, int(steps) if steps else None, place or None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +80,11 @@ class TimeMetric(Configured, ABC):
     def variant(self) -> str:
         """What differs from the metric's defaults, as it is typed; empty if nothing does."""
         return as_typed(self.changed)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """Dotted names of the modules whose code it runs, for those of other packages."""
+        return frozenset({type(self).__module__})
 
     def objection(self, model: Model | Adapted) -> str | None:
         """Why this metric says nothing of a model, one sentence; None if it does."""

@@ -69,6 +69,11 @@ class Anytime(TimeMetric):
         strength = parse_strength(self.eps, norm=norm, units=attack.units)
         return AttackSpec(attack=attack, norm=norm, strengths=(strength,))
 
+    @property
+    def modules(self) -> frozenset[str]:
+        spec = self._spec()
+        return super().modules | ({type(spec.attack).__module__} if spec else set())
+
     def objection(self, model: Model | Adapted) -> str | None:
         if isinstance(model, Adapted) and model.time == "inside":
             return f"{model.name} has its time axis inside, so it has no answer after each step."

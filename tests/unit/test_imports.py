@@ -16,7 +16,7 @@ LAYERS = (
     {"schema", "validation", "errors", "progress", "processes", "table"},
     {"paths", "registry", "runtime", "files", "origin", "drawing", "settings"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
-    | {"kernels", "verdicts", "tasks"},
+    | {"kernels", "verdicts", "tasks", "result_folder", "time_tables"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "evaluation", "benchmark", "maps"}
     | {"training", "publish", "export", "report", "sweep", "temporal"},
