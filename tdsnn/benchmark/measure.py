@@ -24,7 +24,8 @@ from tdsnn.errors import GateError
 from tdsnn.evaluation import clean_scores
 from tdsnn.kernels.surrogates import AS_TRAINED
 from tdsnn.processes import ALONE, Team
-from tdsnn.results import Cell, ResultFolder, Scores
+from tdsnn.result_folder import ResultFolder, Scores
+from tdsnn.results import Cell
 from tdsnn.table import CLEAN, titled
 
 GATE_IMAGES = 64
@@ -95,7 +96,7 @@ def measure(run: Run, entry: ModelEntry) -> Measured:
     """
     clean = _job(run, entry)
     try:
-        with _within_memory():
+        with within_memory():
             gates = _gates(run, clean, partial(_check_model, run.plan, entry))
             found = _scores(run, clean, gates, partial(_clean, run.plan, entry))
     except GateError as error:
@@ -132,7 +133,7 @@ def _under_attack(
         return _cell(plan, job, clean=clean, scores=before, entered=0)
     start = clean if before is None else before
     try:
-        with _within_memory():
+        with within_memory():
             if spec not in passed:
                 passed[spec] = _checked(run, job)
             gates = passed[spec]
@@ -155,14 +156,15 @@ def _says_nothing(spec: AttackSpec, entry: ModelEntry) -> bool:
 def _checked(run: Run, job: _Job) -> Gates | GateError:
     assert job.spec is not None
     try:
-        with _within_memory():
+        with within_memory():
             return _gates(run, job, partial(_check_attack, run.plan, job.entry, job.spec))
     except GateError as error:
         return error
 
 
 @contextmanager
-def _within_memory() -> Iterator[None]:
+def within_memory() -> Iterator[None]:
+    """What runs out of memory inside the block is refused, and says what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -16,8 +16,10 @@ from tdsnn.benchmark.gradients import gradient_of
 from tdsnn.benchmark.masking import caveat, signs
 from tdsnn.benchmark.measure import Measured, Progress, Run, measure
 from tdsnn.benchmark.plan import ModelEntry, Plan
+from tdsnn.benchmark.temporal import measure_time
 from tdsnn.processes import ALONE, Team
-from tdsnn.results import Cell, Result, ResultFolder
+from tdsnn.result_folder import ResultFolder
+from tdsnn.results import Cell, Result
 from tdsnn.runtime import deterministic, environment
 
 
@@ -51,12 +53,16 @@ def run_bench(
         models = tuple(
             _describe(run, entry, one, cells, entries) for entry, one in zip(entries, measured, strict=True)
         )
+        refused = {entry.name: one.refused for entry, one in zip(entries, measured, strict=True)}
+        in_time = measure_time(run, entries, refused=refused)
     result = Result(
         settings=plan.settings(),
         models=models,
         cells=tuple(cells),
         radii=tuple(radii(plan, entries, cells, run.scores)),
         comparisons=comparisons(plan, entries, cells, run.scores),
+        measurements=tuple(in_time.measurements),
+        shifts=tuple(in_time.shifts),
         provenance={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_s": round(time.perf_counter() - started, 3),
@@ -66,15 +72,17 @@ def run_bench(
             "sources": {entry.name: entry.source for entry in entries},
             "environment": environment(plan.device),
             "processes": team.size,
+            **({"timings": in_time.timings} if in_time.timings else {}),
         },
     )
-    team.once(partial(folder.write_result, result, run.scores))
+    team.once(partial(folder.write_result, result, run.scores, in_time.samples))
     return result
 
 
 def total_images(plan: Plan, entries: Sequence[ModelEntry]) -> int:
-    """How many images all cells together judge."""
-    return len(entries) * (1 + sum(len(spec.strengths) for spec in plan.attacks)) * plan.n
+    """How many images all cells together judge, and those that time metrics are measured on."""
+    cells = 1 + sum(len(spec.strengths) for spec in plan.attacks)
+    return len(entries) * (cells + len(plan.metrics)) * plan.n
 
 
 def _describe(

@@ -20,8 +20,11 @@ from tdsnn.registry import Registry
 if TYPE_CHECKING:
     from tdsnn.results import Result
 
-# The registry of tdsnn.attacks itself would import torch, which --help must not.
+# The registries of the packages themselves would import torch, which --help must not.
 _KNOWN_ATTACKS = ", ".join(Registry[object]("attack", "tdsnn.attacks", "tdsnn-zoo bench --help").names())
+_KNOWN_METRICS = ", ".join(
+    Registry[object]("time metric", "tdsnn.temporal", "tdsnn-zoo bench --help").names()
+)
 
 _Models = Annotated[
     list[str] | None,
@@ -57,6 +60,16 @@ _Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Steps of attacks that state none. Default: the attack's own (10)"),
 ]
+_Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"Metric of time, repeatable: {_KNOWN_METRICS}; a key is one of its settings. No attack is then "
+        "made unless it is named.",
+        show_default=False,
+    ),
+]
 _Data = Annotated[
     str | None,
     typer.Option(
@@ -72,7 +85,7 @@ _Suite = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME|FILE",
-        help=f"Frozen set of attacks, strengths, images and checks: {', '.join(suite_names())}; or a file of "
+        help=f"Frozen set of attacks, metrics, images and checks: {', '.join(suite_names())}; or a file of "
         "your own.",
         show_default=False,
     ),
@@ -117,6 +130,11 @@ def command(
         ),
     ] = None,
     steps: _Steps = None,
+    metric: _Metrics = None,
+    early_exit: Annotated[
+        bool,
+        typer.Option("--early-exit", help="Time steps saved and accuracy lost: --metric early_exit."),
+    ] = False,
     out: _Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute what is stored.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the table into this file.")] = None,
@@ -131,6 +149,7 @@ def command(
     Accuracy without and under attack with 95 % intervals, and the paired difference to the twin. Numbers
     are the same for the same seed; finished batches are kept, so a stopped run goes on where it was. An
     attack or a model that a gate refuses has no number, the others have theirs, and the exit code is 5.
+    Metrics say how models answer in time; they are drawn beside the result.
 
     Examples:
 
@@ -141,6 +160,10 @@ def command(
     * `tdsnn-zoo bench --attack pgd:steps=100,restarts=5 --attack pgd:norm=l2,eps=128/255`
 
     * `tdsnn-zoo bench sresnet18 --suite standard-v1` is what a row of the published table says
+
+    * `tdsnn-zoo bench tsresnet18 --suite time-v1` is about time: latency, accuracy at each step, entropy
+
+    * `tdsnn-zoo bench tsresnet18 --metric entropy:steps=5+10 --metric latency --n 200`
 
     * `tdsnn-zoo bench my_nets:spiking_resnet --data cifar10` takes any network of PyTorch
 
@@ -154,6 +177,7 @@ def command(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or ()),
         eps=tuple(eps or ()),
+        metrics=(*(metric or ()), *(("early_exit",) if early_exit else ())),
         data=data,
         suite=suite,
         n=n,
@@ -174,12 +198,16 @@ def command(
     if plot is not None:
         _draw(result, plot)
     _output.note(f"Result: {folder / 'result.json'}")
-    failed = [cell for cell in result.cells if cell.error is not None]
+    _require_numbers(result)
+
+
+def _require_numbers(result: Result) -> None:
+    cells = [(f"{one.model} under {one.title} {one.eps_255:g}", one.error) for one in result.cells]
+    cells += [(f"{one['metric']} of {one['model']}", one["error"]) for one in result.measured]
+    failed = [f"{what}: {why}" for what, why in cells if why is not None]
     if failed:
-        first = failed[0]
         raise GateError(
-            f"{len(failed)} of {len(result.cells)} cells have no number; the first, {first.model} under "
-            f"{first.title} {first.eps_255:g}: {first.error}",
+            f"{len(failed)} of {len(cells)} cells have no number; the first, {failed[0]}",
             hint="All others are in the result. The same command tries these again.",
         )
 
@@ -202,6 +230,7 @@ class _Request:
     models: tuple[str, ...]
     attacks: tuple[str, ...]
     eps: tuple[str, ...]
+    metrics: tuple[str, ...]
     data: str | None
     suite: str | None
     n: int | None
@@ -218,6 +247,8 @@ class _Request:
             words += ["--attack", name]
         for value in self.eps:
             words += ["--eps", value]
+        for name in self.metrics:
+            words += ["--metric", name]
         options = {
             "--data": self.data,
             "--suite": self.suite,

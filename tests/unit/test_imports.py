@@ -14,12 +14,12 @@ import tdsnn
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
     {"schema", "validation", "errors", "progress", "processes", "table"},
-    {"paths", "registry", "runtime", "files", "origin", "drawing"},
+    {"paths", "registry", "runtime", "files", "origin", "drawing", "settings"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
-    | {"kernels", "verdicts", "certificates", "tasks"},
+    | {"kernels", "verdicts", "certificates", "tasks", "result_folder", "time_tables"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "evaluation", "benchmark", "maps"}
-    | {"training", "publish", "exporting", "report", "sweep"},
+    | {"training", "publish", "exporting", "report", "sweep", "temporal"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
