@@ -48,7 +48,8 @@ def draw_pairs(
     Args:
         windows: units of each; of more than ``most_units`` as many are drawn.
     """
-    parts = []
+    none = np.zeros(0, dtype=np.int64)
+    parts = [(none, none, none)]
     for units in windows:
         chosen = generator.permutation(units)[:most_units]
         distances = pdist(positions_U2[chosen])

@@ -70,6 +70,11 @@ class Counts:
     synapses: dict[str, SynapseCounts] = field(default_factory=dict)
     activity: dict[str, ActivityCounts] = field(default_factory=dict)
 
+    @property
+    def steps(self) -> int:
+        """T: how often the layer that ran most often did."""
+        return max(_calls(self).values(), default=0)
+
 
 @contextmanager
 def counting(

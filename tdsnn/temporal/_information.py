@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tdsnn.errors import GateError
+
 STEM, READ_OUT = "stem", "read-out"
 
 
@@ -64,6 +66,9 @@ def information(
         parameters: of each of the G groups; all require gradients.
         images: (N, C, H, W).
         labels: (N,) int64.
+
+    Raises:
+        GateError: the answers do not depend on the parameters in a way that has a derivative.
     """
     everything = [tensor for group in parameters for tensor in group]
     sizes = [len(group) for group in parameters]
@@ -73,6 +78,10 @@ def information(
 
 
 def _of_one_image(logits_T1K: Tensor, label: Tensor, parameters: list[Tensor], sizes: list[int]) -> Tensor:
+    if not logits_T1K.requires_grad:
+        raise GateError(
+            "The answers have no derivative by the weights, so there is no information about any."
+        )
     logits = logits_T1K[:, 0].double()
     count = torch.arange(1, len(logits) + 1, device=logits.device)[:, None]
     likelihoods = (logits.cumsum(0) / count).log_softmax(1)[:, label]

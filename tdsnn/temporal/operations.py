@@ -73,8 +73,8 @@ class Operations(TimeMetric):
                 "The network has no linear layer and no convolution, so no operation of it is known.",
                 hint="Products outside of such layers are not seen.",
             )
-        samples = _per_image(counts, tuple(spiking), steps=model.timesteps)
-        samples |= _energies(counts, samples, state=state, steps=model.timesteps)
+        samples = _per_image(counts, tuple(spiking))
+        samples |= _energies(counts, samples, state=state)
         missing = {}
         if not spiking:
             missing = dict.fromkeys(_OF_SPIKES, "The network has no layer that is known to spike.")
@@ -133,18 +133,18 @@ def _state_bytes(model: Model, x_1CHW: Tensor) -> float:
     return float(sum(one.numel() * one.element_size() for one in state.values()))
 
 
-def _per_image(counts: Counts, spiking: tuple[str, ...], *, steps: int) -> dict[str, Floats]:
+def _per_image(counts: Counts, spiking: tuple[str, ...]) -> dict[str, Floats]:
     """Key to (N,) operations and activity of one image."""
-    layers = list(counts.synapses.values())
-    image = [(one, one.dense * ~one.binary_SN) for one in layers if one.before_activation]
-    none = torch.zeros(layers[0].effective_SN.shape[1], dtype=torch.float64)
+    layers, steps = list(counts.synapses.values()), counts.steps
+    image = [one.dense * ~one.binary_SN for one in layers if one.before_activation]
+    none = torch.zeros_like(layers[0].effective_SN[0])
     found = {
         "effective ACs": sum((one.acs_SN.sum(0) for one in layers), none),
         "effective MACs": sum((one.macs_SN.sum(0) for one in layers), none),
         "dense ACs": sum((one.dense * one.binary_SN.sum(0) for one in layers), none),
         "dense MACs": sum((one.dense * (~one.binary_SN).sum(0) for one in layers), none),
-        "image MACs": sum((dense.sum(0) for _, dense in image), none),
-        "image MACs repeated": sum((dense.sum(0) * (steps / len(dense)) for _, dense in image), none),
+        "image MACs": sum((dense.sum(0) for dense in image), none),
+        "image MACs repeated": sum((dense.sum(0) * (steps / len(dense)) for dense in image), none),
     }
     if every := list(counts.activity.values()):
         units = sum(one.units * len(one.active_SN) for one in every)
@@ -164,14 +164,14 @@ def _per_image(counts: Counts, spiking: tuple[str, ...], *, steps: int) -> dict[
     return {key: value.cpu().numpy() for key, value in found.items()}
 
 
-def _energies(counts: Counts, samples: dict[str, Floats], *, state: float, steps: int) -> dict[str, Floats]:
+def _energies(counts: Counts, samples: dict[str, Floats], *, state: float) -> dict[str, Floats]:
     """Key to (N,) microjoules of one image, by :data:`ENERGY_MODEL`."""
     weights = sum(one.weight_bytes * one.effective_SN.sum(0) for one in counts.synapses.values())
     assert isinstance(weights, Tensor), "there is at least one layer"
     return {
         "MAC energy": 1e-6 * MAC_PJ * samples["dense MACs"],
         "AC energy": 1e-6 * AC_PJ * samples["effective ACs"],
-        "memory energy": 1e-6 * BYTE_PJ * (weights.cpu().numpy() + 2 * state * steps),
+        "memory energy": 1e-6 * BYTE_PJ * (weights.cpu().numpy() + 2 * state * counts.steps),
     }
 
 

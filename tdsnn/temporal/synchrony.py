@@ -103,8 +103,8 @@ class Synchrony(TimeMetric):
         samples: dict[str, Floats] = {}
         missing: dict[str, str] = {}
         for layer, spikes in _recorded(subject, layer_names(self.layers) or tuple(model.sheets)).items():
-            pairs, side = _pairs(model.sheets[layer], seed=subject.seed)
-            pairs = _of_firing_units(pairs, spikes)
+            pairs, side = pairs_on(model.sheets[layer], seed=subject.seed)
+            pairs = of_firing_units(pairs, spikes)
             counts = np.bincount(pairs.bins, minlength=BINS)[[0, -1]]
             if counts.min() < LEAST_PAIRS:
                 missing[layer] = (
@@ -137,7 +137,7 @@ def _recorded(subject: Subject, layers: tuple[str, ...]) -> dict[str, Tensor]:
     return {layer: torch.cat(found) for layer, found in parts.items()}
 
 
-def _pairs(sheet: CorticalSheet, *, seed: int) -> tuple[Pairs, float]:
+def pairs_on(sheet: CorticalSheet, *, seed: int) -> tuple[Pairs, float]:
     """Pairs by distance, and the side of a window in mm; the same for all networks on this sheet."""
     positions = sheet.positions.numpy().astype(np.float64)
     tile, _, side = tiles(positions, WINDOW * sheet.neighbourhood_mm, least=LEAST_ACROSS)
@@ -153,7 +153,8 @@ def _pairs(sheet: CorticalSheet, *, seed: int) -> tuple[Pairs, float]:
     return pairs, side
 
 
-def _of_firing_units(pairs: Pairs, spikes_NTU: Tensor) -> Pairs:
+def of_firing_units(pairs: Pairs, spikes_NTU: Tensor) -> Pairs:
+    """The pairs of which both units fire at least once."""
     fires = spikes_NTU.any(0).any(0).numpy()
     return pairs.select(fires[pairs.first] & fires[pairs.second])
 

@@ -8,12 +8,18 @@ from collections.abc import Mapping
 import networks
 import pytest
 import torch
+from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
+import tdsnn
+from tdsnn.data._base import Split
+from tdsnn.errors import GateError
 from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models._base import Model
 from tdsnn.models._neurons import LIF, State
+from tdsnn.temporal import Measurement, Subject
 from tdsnn.temporal._information import centroid, connections, information, trainable
+from tdsnn.temporal.fisher import Fisher
 
 CURRENT, GAIN = 0.8, 1.5
 
@@ -150,3 +156,99 @@ def test_centroid_by_hand() -> None:
         2.75,
     ]
     assert centroid(torch.zeros(2)).isnan()
+
+
+def measured(model: nn.Module, n: int = 4, *, batch_size: int = 3) -> Measurement:
+    """Of random pictures and labels."""
+    split = Split(
+        images=(255 * networks.pictures(n)).round().to(torch.uint8).numpy(),
+        labels=(torch.arange(n) % 3).numpy(),
+        classes=tuple("abcdefghij"),
+        digest="0" * 64,
+        pinned=False,
+        origin="drawn",
+    )
+    return Fisher().measure(Subject(model=model, split=split, n=n, batch_size=batch_size))
+
+
+def test_figures_of_a_network() -> None:
+    model = networks.network("sresnet18", width=2, timesteps=3)
+    found = measured(model)
+    places = ["stem", *model.sheet_layers, "read-out"]
+    assert list(found.figures) == [
+        f"{quantity}@{place}"
+        for quantity in ("centroid", "pooled centroid", "information")
+        for place in places
+    ]
+    for place in places:
+        mean, pooled = found.figures[f"centroid@{place}"], found.figures[f"pooled centroid@{place}"]
+        assert mean.value == pytest.approx(found.samples[f"centroid@{place}"].mean())
+        assert 1 <= pooled.low <= pooled.value <= pooled.high <= 3
+        curve = found.curves[place]
+        assert curve.x == (1.0, 2.0, 3.0)
+        assert curve.y[-1] == pytest.approx(found.figures[f"information@{place}"].value)
+        weighed = sum(x * y for x, y in zip(curve.x, curve.y, strict=True)) / sum(curve.y)
+        assert pooled.value == pytest.approx(weighed)
+    assert found.conditions["surrogate"] == "atan, alpha 2"
+    assert all(one.requires_grad for one in model.parameters())
+
+
+def test_figures_do_not_depend_on_the_batch() -> None:
+    model = networks.network("sresnet18", width=2, timesteps=2)
+    one, other = measured(model), measured(model, batch_size=1)
+    for key, figure in one.figures.items():
+        assert other.figures[key].value == pytest.approx(figure.value, rel=1e-4)
+
+
+def test_one_step_is_neither_early_nor_late() -> None:
+    found = measured(networks.network("resnet18", width=2))
+    assert {key.split("@")[0] for key in found.figures} == {"information"}
+    assert "one time step" in found.missing["centroid@stem"]
+    assert "no layer" in str(found.conditions["surrogate"])
+
+
+def test_images_without_information_have_no_centroid() -> None:
+    """The gain learns from no spike, and black images give none."""
+    model = OneNeuron().eval()
+    split = Split(
+        images=torch.zeros(3, 1, 1, 1, dtype=torch.uint8).numpy(),
+        labels=torch.zeros(3, dtype=torch.int64).numpy(),
+        classes=("a", "b"),
+        digest="0" * 64,
+        pinned=False,
+        origin="black",
+    )
+    found = Fisher().measure(Subject(model=model, split=split, n=3))
+    assert found.missing["centroid@gain"] == "3 of 3 images have no information about this connection."
+    assert "centroid@gain" not in found.figures
+
+
+def test_networks_that_cannot_be_asked_are_refused() -> None:
+    inside = tdsnn.adapt(nn.Sequential(nn.Flatten(), nn.Linear(512, 3)))
+    with pytest.raises(GateError, match="time axis inside"):
+        measured(inside)
+    stuck = tdsnn.adapt(Constant(), time="loop", timesteps=2)
+    with pytest.raises(GateError, match="no derivative"):
+        measured(stuck)
+    with pytest.raises(GateError, match="no weights"):
+        measured(tdsnn.adapt(nn.Flatten(), time="loop", timesteps=2))
+
+
+def test_a_network_of_another_library() -> None:
+    """By its parts, through its own surrogate."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(512, 5), neuron.LIFNode(), nn.Linear(5, 3))
+    found = measured(tdsnn.adapt(net, time="loop", timesteps=3))
+    assert [key for key in found.figures if key.startswith("centroid")] == ["centroid@1", "centroid@3"]
+    assert "igmoid" in str(found.conditions["surrogate"])
+
+
+class Constant(nn.Module):
+    """Answers that no weight changes by little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.weight > 0).float().expand(len(x), -1)
