@@ -64,11 +64,16 @@ def logits_over_time(model: Model | Adapted, x: Tensor, timesteps: int | None = 
         GateError: the network has its time axis inside, or gave NaN or infinity.
     """
     with torch.no_grad():
-        if isinstance(model, Adapted):
-            steps = model.timesteps if timesteps is None else timesteps
-            outputs = model.outputs_of_frames(x.expand(steps, *x.shape))
-        else:
-            outputs = model.logits_over_time(x, timesteps)
+        return differentiable_logits(model, x, timesteps)
+
+
+def differentiable_logits(model: Model | Adapted, x: Tensor, timesteps: int | None = None) -> Tensor:
+    """As :func:`logits_over_time`, with autograd as it was found."""
+    if isinstance(model, Adapted):
+        steps = model.timesteps if timesteps is None else timesteps
+        outputs = model.outputs_of_frames(x.expand(steps, *x.shape))
+    else:
+        outputs = model.logits_over_time(x, timesteps)
     return finite(outputs.float(), "logits")
 
 
