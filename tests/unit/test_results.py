@@ -11,12 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from tdsnn.errors import IntegrityError
+from tdsnn.result_folder import ResultFolder, Scores
 from tdsnn.results import (
     SCHEMA,
     Cell,
     Result,
-    ResultFolder,
-    Scores,
     accuracy_figure,
     digest_of,
 )
