@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,11 @@ from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json, write_atomic
-from tdsnn.results import Result
+from tdsnn.results import Result, digest_of
 
+_CHANGED = "its content was changed"
+_SEAL = "sha256"
+"""Name of the array that has the digest of all others."""
 _DOCUMENT = "document"
 """Name of the array that has a measurement's plain values as JSON, beside its samples."""
 
@@ -52,7 +57,7 @@ class ResultFolder:
         if not path.is_file():
             return None
         try:
-            arrays = load(path.read_bytes())
+            arrays = _unsealed(path.read_bytes())
             scores = Scores(
                 values=arrays["scores"],
                 seconds=float(arrays["seconds"][0]),
@@ -60,6 +65,8 @@ class ResultFolder:
             )
         except (SafetensorError, KeyError, IndexError, ValueError) as error:
             raise _damaged(path, str(error)) from error
+        if not 0 <= scores.seconds < math.inf:
+            raise _damaged(path, f"it took {scores.seconds} seconds")
         done = scores.values.size
         if scores.values.shape != (done,) or done > n or (done < n and done % batch_size):
             raise _damaged(path, f"it holds shape {scores.values.shape}, not ({n},)")
@@ -72,7 +79,7 @@ class ResultFolder:
             "seconds": np.array([scores.seconds]),
             "gates": np.frombuffer(json.dumps(scores.gates).encode(), dtype=np.uint8),
         }
-        write_atomic(self._cell(key), save(arrays))
+        write_atomic(self._cell(key), _sealed(arrays))
 
     def read_document(self, key: str) -> Any:
         """What :meth:`write_document` kept under a key, None if nothing.
@@ -84,13 +91,17 @@ class ResultFolder:
         if not path.is_file():
             return None
         try:
-            return read_json(path)
-        except (OSError, ValueError) as error:
+            document = read_json(path)
+            if document["sha256"] != digest_of(document["content"]):
+                raise ValueError(_CHANGED)
+            return document["content"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, str(error)) from error
 
     def write_document(self, key: str, document: Any) -> None:
         """Keep plain JSON values that took long to compute."""
-        write_atomic(self._document(key), json.dumps(document, allow_nan=False).encode())
+        sealed = {"sha256": digest_of(document), "content": document}
+        write_atomic(self._document(key), json.dumps(sealed, allow_nan=False).encode())
 
     def read_measurement(self, key: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         """What :meth:`write_measurement` kept under a key, None if nothing.
@@ -102,7 +113,7 @@ class ResultFolder:
         if not path.is_file():
             return None
         try:
-            arrays = load(path.read_bytes())
+            arrays = _unsealed(path.read_bytes())
             document = json.loads(arrays.pop(_DOCUMENT).tobytes())
         except (SafetensorError, KeyError, ValueError) as error:
             raise _damaged(path, str(error)) from error
@@ -114,7 +125,7 @@ class ResultFolder:
         """Keep what a time metric found: plain JSON values, and (n,) for each key of its samples."""
         text = json.dumps(document, allow_nan=False).encode()
         arrays = {**samples, _DOCUMENT: np.frombuffer(text, dtype=np.uint8)}
-        write_atomic(self._cell(key), save(arrays))
+        write_atomic(self._cell(key), _sealed(arrays))
 
     def write_result(
         self,
@@ -145,6 +156,33 @@ class ResultFolder:
 
     def _document(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.json"
+
+
+def _sealed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays as safetensors, with a digest of all of them."""
+    seal = np.frombuffer(_digest(arrays), dtype=np.uint8)
+    return save({**arrays, _SEAL: seal})
+
+
+def _unsealed(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays that :func:`_sealed` was given.
+
+    Raises:
+        SafetensorError, KeyError, ValueError: something was changed since.
+    """
+    arrays = load(content)
+    seal = arrays.pop(_SEAL)
+    if seal.tobytes() != _digest(arrays):
+        raise ValueError(_CHANGED)
+    return arrays
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(json.dumps([name, str(array.dtype), array.shape]).encode() + array.tobytes())
+    return found.digest()
 
 
 def _damaged(path: Path, reason: str) -> IntegrityError:

@@ -38,7 +38,7 @@ def examine(
     if clean.key not in run.scores:
         return ()
     right = {cell.key: run.scores[cell.key] > plan.task.floor for cell in cells if cell.key in run.scores}
-    chance = plan.task.chance(plan.split.labels[: plan.n])
+    chance = plan.task.chance(plan.split.targets(slice(plan.n)))
     found = from_cells(
         cells, right, clean=right[clean.key], chance=chance, adversarial=entry.adversarially_trained
     )

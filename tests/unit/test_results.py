@@ -73,6 +73,44 @@ def test_a_damaged_cell_is_named_and_never_used(tmp_path: Path, keep: int) -> No
     assert "--fresh" in caught.value.hint
 
 
+@pytest.mark.parametrize("kind", ["cell", "document", "measurement"])
+def test_no_changed_byte_changes_what_is_read(tmp_path: Path, kind: str) -> None:
+    folder = ResultFolder(tmp_path)
+    if kind == "cell":
+        folder.write_cell("k1", Scores(values=RIGHT, seconds=1.0, gates=GATES))
+        written = folder.read_cell("k1", 4, batch_size=2)
+    elif kind == "document":
+        folder.write_document("k1", {"accuracy": 75.0, "words": ["a", "b"]})
+        written = folder.read_document("k1")
+    else:
+        folder.write_measurement("k1", {"value": 0.5}, {"samples": RIGHT})
+        written = folder.read_measurement("k1")
+    (path,) = (tmp_path / "cells").iterdir()
+    content, refused = path.read_bytes(), 0
+    for place in range(len(content)):
+        altered = bytearray(content)
+        altered[place] ^= 1 << place % 8
+        path.write_bytes(altered)
+        try:
+            if kind == "cell":
+                found = folder.read_cell("k1", 4, batch_size=2)
+            else:
+                found = getattr(folder, f"read_{kind}")("k1")
+        except IntegrityError:
+            refused += 1
+        else:
+            assert repr(found) == repr(written), f"byte {place}"
+    assert refused > 0.9 * len(content)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_cell_that_took_no_time_that_can_be_is_refused(tmp_path: Path, seconds: float) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.write_cell("k1", Scores(values=RIGHT, seconds=seconds))
+    with pytest.raises(IntegrityError, match="seconds"):
+        folder.read_cell("k1", 4, batch_size=2)
+
+
 def test_a_cell_of_another_size_is_refused(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
     folder.write_cell("k1", Scores(values=RIGHT, seconds=1.0))
