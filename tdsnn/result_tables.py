@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdsnn.table import CLEAN, MARK, Table, interval, p_value, short, titled
+from tdsnn.table import CLEAN, MARK, SIGNIFICANT, WORST_CASE, Table, interval, p_value, short, titled
 from tdsnn.time_tables import time_tables
 
 if TYPE_CHECKING:
     from tdsnn.results import Cell, Comparison, Result
 
-__all__ = ["tables"]
+__all__ = ["conclusions", "tables"]
 
 
 def tables(result: Result) -> tuple[Table, ...]:
@@ -27,6 +27,26 @@ def tables(result: Result) -> tuple[Table, ...]:
         if result.measured:
             found += time_tables(result, group)
     return tuple(found)
+
+
+def conclusions(result: Result) -> list[str]:
+    """What each comparison of a topographic model with its twin says, one sentence: at the largest radius,
+    after all attacks, or else without attack."""
+    found = []
+    for pair in dict.fromkeys((row.model, row.twin) for row in result.comparisons):
+        rows = [row for row in result.comparisons if (row.model, row.twin) == pair]
+        norms = {cell.place: cell.norm for cell in result.cells}
+        rows = [row for row in rows if norms[row.place] is not None] or rows
+        row = max(rows, key=lambda row: (row.eps_255, row.attack == WORST_CASE))
+        model, twin = map(short, pair)
+        points = f"{interval(row.difference, '+')} points"
+        where = CLEAN if row.attack == CLEAN else f"under {row.attack} at {row.eps_255:g}/255"
+        if row.p_holm >= SIGNIFICANT:
+            found.append(f"No difference between {model} and its twin {twin} is shown {where}: {points}.")
+        else:
+            better, worse = (model, twin) if row.difference.value > 0 else (twin, model)
+            found.append(f"{better} keeps more than {worse} {where}: {points}, {model} minus {twin}.")
+    return found
 
 
 def _table(result: Result, group: tuple[str, ...]) -> Table:

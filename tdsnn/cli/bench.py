@@ -191,13 +191,17 @@ def command(
     if as_json:
         _output.emit_json(result.document())
     else:
-        from tdsnn.result_tables import tables
+        from tdsnn.result_tables import conclusions, tables
 
         for place, table in enumerate(tables(result)):
             _output.show(table, svg=svg if place == 0 else None)
+        for sentence in conclusions(result):
+            _output.note(sentence)
     if plot is not None:
         _draw(result, plot)
     _output.note(f"Result: {folder / 'result.json'}")
+    if result.radii and suite is None:
+        _output.note(f"Stronger attacks, and tests for masked gradients: {request.stronger()}")
     _require_numbers(result)
 
 
@@ -239,6 +243,11 @@ class _Request:
     batch_size: int | None
     steps: int | None
     out: Path | None
+
+    def stronger(self) -> str:
+        """What to type for a number that somebody tried hard to lower."""
+        words = ["tdsnn-zoo", "bench", *self.models, *(["--data", self.data] if self.data else [])]
+        return shlex.join([*words, "--suite", "standard-v1"])
 
     def command_line(self, *, json: bool) -> str:
         """What to type to go on. Finished batches are kept, so never with ``--fresh``."""
