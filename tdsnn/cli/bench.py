@@ -112,7 +112,9 @@ def command(
         int | None,
         typer.Option(
             "--n",
-            help="Number of test images, from the first on. Default: 1000, or the suite's.",
+            "--images",
+            help="Number of test images, from the first on; --images under torchrun, which has options that "
+            "begin with --n. Default: 1000, or the suite's.",
             show_default=False,
         ),
     ] = None,
@@ -169,7 +171,7 @@ def command(
 
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
 
-    * `torchrun --nproc-per-node 2 -m tdsnn.cli.main bench sresnet18 --suite standard-v1` shares the images
+    * `torchrun --nproc-per-node 2 -m tdsnn bench sresnet18 --suite standard-v1` shares the images
     """
     if plot is not None:
         require_format(plot)

@@ -27,7 +27,7 @@ def run(*arguments: str) -> int:
 
 def process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tdsnn.cli.main", "data", *arguments],
+        [sys.executable, "-m", "tdsnn", "data", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

@@ -32,7 +32,7 @@ pytest.importorskip("sklearn")
 def start(*arguments: str) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
-        [sys.executable, "-m", "tdsnn.cli.main", "sweep", *arguments, "--threads", "1"],
+        [sys.executable, "-m", "tdsnn", "sweep", *arguments, "--threads", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

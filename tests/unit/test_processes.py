@@ -96,8 +96,8 @@ def test_two_processes_give_the_verdicts_of_one_and_go_on_where_one_stopped(tmp_
     (tmp_path / "suite.toml").write_text(SUITE)
     data, suite = str(tmp_path / "x.npy") + "," + str(tmp_path / "y.npy"), tmp_path / "suite.toml"
     alone = prepare(["toys:Linear"], data=data, suite=suite, out=tmp_path / "alone", device="cpu").run()
-    words = ["-m", "tdsnn.cli.main", "bench", "toys:Linear", f"--data={data}", f"--suite={suite}"]
-    words += ["--device=cpu", f"--out={tmp_path / 'two'}", "--json"]
+    words = ["-m", "tdsnn", "bench", "toys:Linear", f"--data={data}", f"--suite={suite}"]
+    words += [f"--images={N}", "--device=cpu", f"--out={tmp_path / 'two'}", "--json"]
     done = torchrun(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

@@ -60,7 +60,7 @@ def test_another_process_without_a_display_draws_the_same(strengths: SweepReport
     environment |= {"MPLBACKEND": "tkagg", "PYTHONHASHSEED": "7"}
     command = ["report", "sweep", str(tmp_path / "results.json"), "--plot", str(tmp_path / "there.svg")]
     subprocess.run(
-        [sys.executable, "-m", "tdsnn.cli.main", *command], env=environment, check=True, capture_output=True
+        [sys.executable, "-m", "tdsnn", *command], env=environment, check=True, capture_output=True
     )
     assert (tmp_path / "here.svg").read_bytes() == (tmp_path / "there.svg").read_bytes()
 
