@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tdsnn.data._arrays import open_array
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError
-from tdsnn.files import atomic, write_atomic
+from tdsnn.files import atomic, read_json, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +171,7 @@ def read(folder: Path, split: str, *, digest: str | None) -> Cached:
         for path, size in ((images_path, record.images_bytes), (labels_path, record.labels_bytes)):
             if path.stat().st_size != size:
                 raise IntegrityError(f"{path} has {path.stat().st_size} bytes, expected {size}")
-        images = np.load(images_path, mmap_mode="r", allow_pickle=False)
-        labels = np.load(labels_path, mmap_mode="r", allow_pickle=False)
+        images, labels = open_array(images_path), open_array(labels_path)
         digests = _stored_digests(rows_path, images, labels)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"{record_path.stem} in {folder} is damaged: {error}") from error
@@ -220,7 +220,7 @@ def _paths(folder: Path, split: str, digest: str) -> tuple[Path, Path, Path, Pat
 
 
 def _load_record(path: Path) -> Record:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("digest"), str):
         raise ValueError("the record has no digest")
     count, channels, height, width = content.pop("shape")
