@@ -15,13 +15,20 @@ from tdsnn.errors import GateError
 from tdsnn.results import Key
 from tdsnn.temporal._base import TIME_METRICS, Measurement, Subject, TimeMetric
 from tdsnn.temporal._spec import time_metrics
+from tdsnn.topography.outputs import sheet_shapes
+from tdsnn.topography.sheets import build_sheets
 
 QUICK = {"latency": "latency:repeats=5,warmup=1,batch=4", "anytime": "anytime:attack=fgsm,steps=4"}
-N = 9
+N = 7
 
 
 def subject(architecture: str = "sresnet18", *, batch_size: int = 4) -> Subject:
-    arguments = {"timesteps": 3} if architecture == "sresnet18" else {}
+    """A small network on sheets of its own, if it spikes."""
+    model = network(architecture, width=4, **({"timesteps": 2} if architecture == "sresnet18" else {}))
+    if model.neurons:
+        specs = tuple(model.sheet_specs.values())
+        shapes = sheet_shapes(model, specs, image_shape=(2, 16, 16))
+        model.sheets = build_sheets(shapes, specs, seed=0, first_height=16)
     images = (255 * pictures(N)).to(torch.uint8)
     split = Split(
         images=images.numpy(),
@@ -31,7 +38,7 @@ def subject(architecture: str = "sresnet18", *, batch_size: int = 4) -> Subject:
         pinned=False,
         origin="toy",
     )
-    return Subject(model=network(architecture, **arguments), split=split, n=N, batch_size=batch_size)
+    return Subject(model=model, split=split, n=N, batch_size=batch_size)
 
 
 @pytest.fixture(params=TIME_METRICS.names(), scope="module")
@@ -60,7 +67,6 @@ def test_figures_lie_in_their_intervals(measured: Measurement) -> None:
         assert math.isfinite(figure.low + figure.high), text
         assert figure.low <= figure.value <= figure.high, text
         assert figure.n > 0
-        assert figure.unit
 
 
 def test_samples_are_what_their_figure_is_the_mean_of(measured: Measurement) -> None:
