@@ -1,4 +1,4 @@
-"""A package outside of this project adds a model, an attack, two metrics and a dataset, and all of it works."""
+"""A package outside of this project adds a model, an attack, two metrics and a dataset; all of it works."""
 
 from __future__ import annotations
 
