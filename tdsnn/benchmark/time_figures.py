@@ -117,7 +117,8 @@ def _shifts(shifts: Mapping[Key, Shift]) -> Canvas:
         unit = shifts[own[0]].difference.unit
         axes.set_ylabel(f"difference ({unit})" if unit else "difference", fontsize=8)
         axes.set_title(quantity, fontsize=9)
-        axes.legend(fontsize=7, frameon=False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=7, frameon=False)
     return canvas
 
 

@@ -221,6 +221,13 @@ def test_figures_are_drawn_and_not_empty(tmp_path: Path) -> None:
             assert len(np.unique(pixels, axis=0)) > 20, file.name
 
 
+def test_a_shift_that_is_of_no_step_needs_no_legend(tmp_path: Path) -> None:
+    result = run(tmp_path, "entropy")
+    shifts = tuple(replace(one, key=f"rate@{place}") for one, place in zip(result.shifts, "ab", strict=True))
+    files = draw(replace(result, shifts=shifts), tmp_path)
+    assert tmp_path / "topo-entropy-shift.png" in files
+
+
 def test_keys_are_texts_and_back() -> None:
     for key in (Key("a"), Key("word entropy", 5), Key("b", None, "layer1.0"), Key("c", 30, "a - b")):
         assert Key.parse(str(key)) == key
