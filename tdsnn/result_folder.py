@@ -147,7 +147,7 @@ class ResultFolder:
                 values = scores[cell.key]
                 name = f"{cell.model}/{cell.title}/{cell.eps_255:g}"
                 arrays[name] = values.astype(np.uint8) if values.dtype == np.bool_ else values
-        write_atomic(self.folder / "samples.safetensors", save({**arrays, **(samples or {})}))
+        write_atomic(self.folder / "samples.safetensors", _packed({**arrays, **(samples or {})}))
         text = json.dumps(result.document(), indent=2, allow_nan=False) + "\n"
         write_atomic(self.folder / "result.json", text.encode())
 
@@ -161,7 +161,12 @@ class ResultFolder:
 def _sealed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Arrays as safetensors, with a digest of all of them."""
     seal = np.frombuffer(_digest(arrays), dtype=np.uint8)
-    return save({**arrays, _SEAL: seal})
+    return _packed({**arrays, _SEAL: seal})
+
+
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    # Of an array that is a view of another, safetensors writes what lies in memory, not its values.
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
 def _unsealed(content: bytes) -> dict[str, NDArray[Any]]:

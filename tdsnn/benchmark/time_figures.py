@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from tdsnn.drawing import COLOURS, FORMATS, drawing, save_figure
 from tdsnn.results import Key, Result, Shift
@@ -43,6 +44,8 @@ def draw(result: Result, folder: Path) -> tuple[Path, ...]:
                     for suffix in FORMATS:
                         written.append(folder / f"{stem}-{kind}.{suffix}")
                         save_figure(canvas, written[-1])
+                        # Laid out once: that takes longer than the drawing.
+                        canvas.set_layout_engine("none")
     return tuple(written)
 
 
@@ -70,6 +73,8 @@ def _curves(records: Sequence[Record], keys: Sequence[Key]) -> Canvas:
                 continue
             axes.plot(curve["x"], curve["y"], ".-", color=colour, label=short(record["model"]), linewidth=1.2)
             axes.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
+            if all(float(x).is_integer() for x in curve["x"]):
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel(curve["x_label"], fontsize=8)
             axes.set_ylabel(curve["y_label"], fontsize=8)
         axes.set_title(" ".join(filter(None, (key.place, key.quantity))), fontsize=9)
@@ -109,9 +114,11 @@ def _shifts(shifts: Mapping[Key, Shift]) -> Canvas:
             _points(axes, points, colour=colours(number), label=f"T = {t}" if t else "")
         axes.axhline(0, color="black", linewidth=0.6)
         _name_places(axes, places)
-        axes.set_ylabel(f"difference ({shifts[own[0]].difference.unit})", fontsize=8)
+        unit = shifts[own[0]].difference.unit
+        axes.set_ylabel(f"difference ({unit})" if unit else "difference", fontsize=8)
         axes.set_title(quantity, fontsize=9)
-        axes.legend(fontsize=7, frameon=False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=7, frameon=False)
     return canvas
 
 
@@ -135,6 +142,7 @@ def _grid(count: int, *, width: float = 1.0) -> tuple[Canvas, list[Any]]:
     panels = list(canvas.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.tick_params(labelsize=7)
+        axes.yaxis.get_offset_text().set_fontsize(7)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[count:]:
         axes.set_axis_off()

@@ -37,6 +37,9 @@ class Entropy(TimeMetric):
     - ``word entropy``: entropy over the images of the pattern of a unit's first ``words`` steps, one of
       2^words, with the correction of Miller and Madow: + (K - 1) / (2 n ln 2), K patterns seen in n images.
 
+    Both follow the firing rate, and are largest where units fire in half of the steps: a network that fires
+    more often has more of them, whatever the order of its spikes.
+
     Intervals are Student's, 95 %, over images. A word's entropy is the mean over images of -log2 of the share
     of its word; their spread is its asymptotic standard error (Basharin, 1959, doi:10.1137/1104033).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class Latency(TimeMetric):
     programs on the machine are no such noise). ``images per second``: of the throughput batch, from medians.
     Curves: the answer at t.
 
-    Measured with a clock (``time.perf_counter_ns``; CUDA events on a GPU), so equal runs differ.
+    Measured with a clock (``time.perf_counter_ns``; CUDA events on a GPU), so equal runs differ. Networks are
+    measured one after the other: compare them on a calm machine only, whose ``load`` is given.
     """
 
     repeatable: ClassVar[bool] = False
@@ -100,6 +102,8 @@ class Latency(TimeMetric):
         return {
             "device": found["device_name"],
             "threads": found["threads"],
+            "cores": os.cpu_count() or 1,
+            "load": round(os.getloadavg()[0], 1),
             "path": "compiled operators" if compiled else "eager",
             "torch": found["packages"]["torch"],
             "timesteps": steps,

@@ -50,6 +50,25 @@ def test_a_digest_depends_on_values_not_on_key_order() -> None:
     assert digest_of({"a": 1}) != digest_of({"a": 2})
 
 
+def test_arrays_are_kept_whatever_their_order_in_memory(tmp_path: Path) -> None:
+    """A column of a table has its values apart from each other, which safetensors would not see."""
+    folder, table = ResultFolder(tmp_path), np.arange(12.0).reshape(4, 3)
+    column = table[:, 1]
+    folder.write_measurement("k1", {}, {"a": column})
+    found = folder.read_measurement("k1")
+    assert found is not None
+    assert found[1]["a"].tolist() == column.tolist()
+    folder.write_cell("k2", Scores(values=column, seconds=1.0))
+    stored = folder.read_cell("k2", 4, batch_size=2)
+    assert stored is not None
+    assert stored.values.tolist() == column.tolist()
+    result = Result(settings={"n": 4}, models=(), cells=(_cell("k2"),), comparisons=(), provenance={})
+    folder.write_result(result, {"k2": column}, {"toy/b/c": table[::-1, 2]})
+    arrays = load_file(tmp_path / "samples.safetensors")
+    assert arrays["toy/pgd/0.5"].tolist() == column.tolist()
+    assert arrays["toy/b/c"].tolist() == [11, 8, 5, 2]
+
+
 def test_finished_cells_are_found_again(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
     assert folder.read_cell("k1", 4, batch_size=2) is None
