@@ -33,7 +33,7 @@ WINDOW = 1.5 / 1.626
 LEAST_ACROSS = 3
 MOST_UNITS = 200
 """Units drawn from a window that holds more."""
-PER_BIN = 1000
+PER_BIN = 2000
 """Pairs drawn for each bin of distance, if there are so many."""
 LEAST_PAIRS = 20
 """Fewest pairs of units that fire, in the nearest and in the farthest bin."""
@@ -51,7 +51,7 @@ class Synchrony(TimeMetric):
     not a draw. What is above it is timing, be it of pairs or of all units (e.g. a first step without spikes).
 
     The sheet is cut into windows of 0.92 neighbourhood widths (fewer than 3 x 3 never). Pairs within a window
-    are drawn from the sheet alone, up to 1,000 in each of 15 equal bins of distance up to the side of a
+    are drawn from the sheet alone, up to 2,000 in each of 15 equal bins of distance up to the side of a
     window: a network and its twin, which lies on the same sheets, are asked about the same pairs. Pairs with
     a unit that never fires are left out.
 
@@ -112,7 +112,7 @@ class Synchrony(TimeMetric):
             own = _values(observed, shuffled, layer)
             samples |= {key: one for key, one in own.items() if Key.parse(key).quantity in _SHIFTED}
             figures |= {key: over_images(values, unit="") for key, values in own.items()}
-            for name, values in (("synchrony", observed), ("shuffled", shuffled)):
+            for name, values in (("synchrony", observed), ("synchrony shuffled", shuffled)):
                 curves[str(Key(name, None, layer))] = mean_curve(
                     (np.arange(BINS) + 0.5) * side / BINS,
                     values,
