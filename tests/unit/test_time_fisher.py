@@ -190,6 +190,18 @@ def test_figures_of_a_network() -> None:
     assert all(one.requires_grad for one in model.parameters())
 
 
+def test_curves_begin_with_the_first_step() -> None:
+    """What is known after one step is what the network answers if it runs one."""
+    model = networks.network("sresnet18", width=2, timesteps=3)
+    found = measured(model, 1)
+    x = (255 * networks.pictures(1)).round() / 255
+    loss = nn.functional.cross_entropy(model(x, timesteps=1), torch.tensor([0]))
+    (to_weights,) = torch.autograd.grad(loss, model.fc.weight, retain_graph=True)
+    (to_bias,) = torch.autograd.grad(loss, model.fc.bias)
+    expected = float(to_weights.square().sum() + to_bias.square().sum())
+    assert found.curves["information@read-out"].y[0] == pytest.approx(expected, rel=1e-4)
+
+
 def test_figures_do_not_depend_on_the_batch() -> None:
     model = networks.network("sresnet18", width=2, timesteps=2)
     one, other = measured(model), measured(model, batch_size=1)
