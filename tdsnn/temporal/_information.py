@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdsnn.errors import GateError
@@ -118,10 +120,10 @@ def trainable(net: nn.Module) -> Iterator[Mapping[str, nn.Parameter]]:
             one.requires_grad_(found[name])
 
 
-def centroid(information_T: Tensor) -> Tensor:
-    """Information centroid sum t I_t / sum I_t of (..., T), in steps from 1 to T; NaN without information.
+def centroid(information_T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Information centroid sum t I_t / sum I_t of (..., T), in steps from 1 to T.
 
     Kim et al., "Exploring Temporal Information Dynamics in Spiking Neural Networks" (arXiv 2211.14406).
     """
-    steps = torch.arange(1, information_T.shape[-1] + 1, dtype=information_T.dtype)
-    return (information_T * steps.to(information_T.device)).sum(-1) / information_T.sum(-1)
+    steps = np.arange(1, information_T.shape[-1] + 1)
+    return np.asarray(information_T @ steps / information_T.sum(-1))

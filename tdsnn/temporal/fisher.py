@@ -7,22 +7,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tdsnn.errors import GateError
-from tdsnn.metrics._base import Curve, Figure
-from tdsnn.metrics._figures import band, resampled
+from tdsnn.metrics._figures import resampled
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric
 from tdsnn.temporal._figures import over_images
 from tdsnn.temporal._information import centroid, connections, information, trainable
+from tdsnn.temporal._resamples import Floats, mean_curve, resampled_means
 from tdsnn.temporal._spikes import differentiable_logits
 
 __all__ = ["Fisher"]
-
-Floats = NDArray[np.float64]
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,43 +64,46 @@ class Fisher(TimeMetric):
                 information(partial(differentiable_logits, model), weights, x, y)
                 for x, y in subject.batches()
             ]
-        by_image = torch.cat(parts).cpu()
-        counts = _resampling(len(by_image), seed=subject.seed)
-        figures: dict[str, Figure] = {}
-        curves: dict[str, Curve] = {}
-        samples, missing = {}, {}
-        for index, place in enumerate(groups):
-            own = by_image[:, index]
-            key = str(Key("centroid", None, place))
-            if refused := _no_centroid(own.numpy()):
-                missing[key] = refused
-            else:
-                samples[key] = centroid(own).numpy()
-                figures[key] = over_images(samples[key], unit="steps")
-                figures[str(Key("pooled centroid", None, place))] = _pooled(own.numpy(), counts)
-            means = counts @ own.numpy() / len(own)
-            figures[str(Key("information", None, place))] = resampled(
-                means[:, -1], value=float(own[:, -1].mean()), unit="", n=len(own)
-            )
-            curves[place] = band(
-                np.arange(1.0, own.shape[1] + 1),
-                means,
-                centre=own.mean(0).numpy(),
-                x_label="time step",
-                y_label=f"Fisher information, {place}",
-            )
+        by_image = torch.cat(parts).cpu().numpy()
+        found = [_found(place, by_image[:, index], subject.seed) for index, place in enumerate(groups)]
+        figures = {key: figure for one in found for key, figure in one.figures.items()}
         # The centroids first: they are what the metric is about.
         ordered = sorted(figures, key=lambda key: _ORDER.index(Key.parse(key).quantity))
         return Measurement(
             figures={key: figures[key] for key in ordered},
-            curves=curves,
-            samples=samples,
-            missing=missing,
+            curves={key: curve for one in found for key, curve in one.curves.items()},
+            samples={key: values for one in found for key, values in one.samples.items()},
+            missing={key: why for one in found for key, why in one.missing.items()},
             conditions={"surrogate": _surrogate(model), "images": "those evaluated on, with true labels"},
         )
 
 
 _ORDER = ("centroid", "pooled centroid", "information")
+
+
+def _found(place: str, information_NT: Floats, seed: int) -> Measurement:
+    """What there is about one connection."""
+    n, steps = information_NT.shape
+    centroid_key, pooled_key, key = (str(Key(quantity, None, place)) for quantity in _ORDER)
+    means = resampled_means(information_NT, seed=seed)
+    mean = information_NT.mean(0)
+    figures = {key: resampled(means[:, -1], value=float(mean[-1]), unit="", n=n)}
+    curve = mean_curve(
+        np.arange(1.0, steps + 1),
+        information_NT,
+        x_label="time step",
+        y_label="Fisher information",
+        seed=seed,
+    )
+    samples, missing = {}, {}
+    if refused := _no_centroid(information_NT):
+        missing[centroid_key] = refused
+    else:
+        samples[centroid_key] = centroid(information_NT)
+        figures[centroid_key] = over_images(samples[centroid_key], unit="steps")
+        pooled = float(centroid(mean))
+        figures[pooled_key] = resampled(centroid(means), value=pooled, unit="steps", n=n)
+    return Measurement(figures=figures, curves={key: curve}, samples=samples, missing=missing)
 
 
 def _areas(model: Model | Adapted) -> tuple[str, ...]:
@@ -118,17 +117,6 @@ def _no_centroid(information_NT: Floats) -> str | None:
     if silent := int((information_NT.sum(1) == 0).sum()):
         return f"{silent} of {len(information_NT)} images have no information about this connection."
     return None
-
-
-def _resampling(n: int, *, seed: int) -> NDArray[np.int64]:
-    """(R, n): how often each image is drawn in each resample."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-
-
-def _pooled(information_NT: Floats, counts_RN: NDArray[np.int64]) -> Figure:
-    draws = centroid(torch.from_numpy(counts_RN @ information_NT)).numpy()
-    value = float(centroid(torch.from_numpy(information_NT.mean(0))))
-    return resampled(draws, value=value, unit="steps", n=len(information_NT))
 
 
 def _surrogate(model: Model | Adapted) -> str:

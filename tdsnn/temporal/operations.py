@@ -28,6 +28,8 @@ ENERGY_MODEL = (
 )
 _OF_SPIKES = ("effective ACs", "dense ACs", "AC energy", "firing rate", "state")
 """What would be zero, and say nothing, of a network without spikes."""
+_SHIFTED = ("effective ACs", "effective MACs", "activation sparsity", "firing rate")
+"""What a network is set beside its twin in; the rest is the same for every image, or follows from these."""
 _UNITS = {
     "activation sparsity": "",
     "firing rate": "per unit and step",
@@ -90,10 +92,14 @@ class Operations(TimeMetric):
         return Measurement(
             figures=figures | _sizes(model, state),
             curves=_curves(figures),
-            samples=samples,
+            samples={key: one for key, one in samples.items() if _is_shifted(Key.parse(key))},
             missing=missing,
             conditions={"energy model": ENERGY_MODEL},
         )
+
+
+def _is_shifted(key: Key) -> bool:
+    return key.quantity in _SHIFTED and key.steps is None
 
 
 def _spiking(model: Model | Adapted) -> dict[str, nn.Module]:

@@ -8,12 +8,10 @@ from typing import Annotated
 import numpy as np
 import torch
 from msgspec import Meta
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tdsnn.errors import GateError, UsageError
 from tdsnn.metrics._base import Curve, Figure
-from tdsnn.metrics._figures import band
 from tdsnn.metrics._windows import members, tiles
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
@@ -21,6 +19,7 @@ from tdsnn.registry import suggest
 from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric
 from tdsnn.temporal._coincidences import Pairs, draw_pairs, synchrony
 from tdsnn.temporal._figures import over_images
+from tdsnn.temporal._resamples import Floats, mean_curve
 from tdsnn.temporal._spikes import record_spikes
 from tdsnn.temporal._steps import Layers, layer_names
 from tdsnn.topography.losses.stc import lag_kernel
@@ -28,18 +27,16 @@ from tdsnn.topography.sheets import CorticalSheet
 
 __all__ = ["Synchrony"]
 
-Floats = NDArray[np.float64]
 BINS = 15
 WINDOW = 1.5 / 1.626
 """Side of a window in neighbourhood widths, as for the correlation of responses against distance."""
 LEAST_ACROSS = 3
 MOST_UNITS = 200
 """Units drawn from a window that holds more."""
-PER_BIN = 1000
+PER_BIN = 2000
 """Pairs drawn for each bin of distance, if there are so many."""
 LEAST_PAIRS = 20
 """Fewest pairs of units that fire, in the nearest and in the farthest bin."""
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +51,7 @@ class Synchrony(TimeMetric):
     not a draw. What is above it is timing, be it of pairs or of all units (e.g. a first step without spikes).
 
     The sheet is cut into windows of 0.92 neighbourhood widths (fewer than 3 x 3 never). Pairs within a window
-    are drawn from the sheet alone, up to 1,000 in each of 15 equal bins of distance up to the side of a
+    are drawn from the sheet alone, up to 2,000 in each of 15 equal bins of distance up to the side of a
     window: a network and its twin, which lies on the same sheets, are asked about the same pairs. Pairs with
     a unit that never fires are left out.
 
@@ -113,10 +110,16 @@ class Synchrony(TimeMetric):
                 continue
             observed, shuffled = synchrony(spikes, pairs, kernel, bins=BINS)
             own = _values(observed, shuffled, layer)
-            samples |= own
+            samples |= {key: one for key, one in own.items() if Key.parse(key).quantity in _SHIFTED}
             figures |= {key: over_images(values, unit="") for key, values in own.items()}
-            for name, values in (("synchrony", observed), ("shuffled", shuffled)):
-                curves[str(Key(name, None, layer))] = _against_distance(values, side, seed=subject.seed)
+            for name, values in (("synchrony", observed), ("synchrony shuffled", shuffled)):
+                curves[str(Key(name, None, layer))] = mean_curve(
+                    (np.arange(BINS) + 0.5) * side / BINS,
+                    values,
+                    x_label="distance (mm)",
+                    y_label="synchrony",
+                    seed=subject.seed,
+                )
         if not figures:
             raise GateError(f"Too few units fire in every layer: {'; '.join(missing.values())}")
         ordered = sorted(figures, key=lambda key: _ORDER.index(Key.parse(key).quantity))
@@ -125,6 +128,8 @@ class Synchrony(TimeMetric):
         )
 
 
+_SHIFTED = ("excess", "near - far")
+"""What a network is set beside its twin in."""
 _ORDER = ("excess", "near - far", "near - far shuffled", "near", "near shuffled")
 
 
@@ -166,15 +171,3 @@ def _values(observed: Floats, shuffled: Floats, layer: str) -> dict[str, Floats]
         zip(_ORDER, (decay - by_chance, decay, by_chance, observed[:, 0], shuffled[:, 0]), strict=True)
     )
     return {str(Key(quantity, None, layer)): values for quantity, values in found.items()}
-
-
-def _against_distance(values_NB: Floats, side_mm: float, *, seed: int) -> Curve:
-    n = len(values_NB)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    return band(
-        (np.arange(BINS) + 0.5) * side_mm / BINS,
-        counts @ values_NB / n,
-        centre=values_NB.mean(0),
-        x_label="distance (mm)",
-        y_label="synchrony",
-    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import networks
+import numpy as np
 import pytest
 import torch
 from spikingjelly.activation_based import neuron
@@ -150,12 +151,8 @@ def test_flags_of_the_weights_stay_as_found() -> None:
 
 
 def test_centroid_by_hand() -> None:
-    assert centroid(torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 3.0]])).tolist() == [
-        1,
-        2,
-        2.75,
-    ]
-    assert centroid(torch.zeros(2)).isnan()
+    rows = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 3.0]])
+    assert centroid(rows).tolist() == [1, 2, 2.75]
 
 
 def measured(model: nn.Module, n: int = 4, *, batch_size: int = 3) -> Measurement:
@@ -184,13 +181,25 @@ def test_figures_of_a_network() -> None:
         mean, pooled = found.figures[f"centroid@{place}"], found.figures[f"pooled centroid@{place}"]
         assert mean.value == pytest.approx(found.samples[f"centroid@{place}"].mean())
         assert 1 <= pooled.low <= pooled.value <= pooled.high <= 3
-        curve = found.curves[place]
+        curve = found.curves[f"information@{place}"]
         assert curve.x == (1.0, 2.0, 3.0)
         assert curve.y[-1] == pytest.approx(found.figures[f"information@{place}"].value)
         weighed = sum(x * y for x, y in zip(curve.x, curve.y, strict=True)) / sum(curve.y)
         assert pooled.value == pytest.approx(weighed)
     assert found.conditions["surrogate"] == "atan, alpha 2"
     assert all(one.requires_grad for one in model.parameters())
+
+
+def test_curves_begin_with_the_first_step() -> None:
+    """What is known after one step is what the network answers if it runs one."""
+    model = networks.network("sresnet18", width=2, timesteps=3)
+    found = measured(model, 1)
+    x = (255 * networks.pictures(1)).round() / 255
+    loss = nn.functional.cross_entropy(model(x, timesteps=1), torch.tensor([0]))
+    (to_weights,) = torch.autograd.grad(loss, model.fc.weight, retain_graph=True)
+    (to_bias,) = torch.autograd.grad(loss, model.fc.bias)
+    expected = float(to_weights.square().sum() + to_bias.square().sum())
+    assert found.curves["information@read-out"].y[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_figures_do_not_depend_on_the_batch() -> None:

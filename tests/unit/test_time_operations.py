@@ -121,7 +121,7 @@ def test_a_network_of_another_library(mode: str) -> None:
         layer.Flatten(), layer.Linear(16, 6), neuron.LIFNode(v_threshold=0.1), layer.Linear(6, 3)
     )
     functional.set_step_mode(net, "m" if mode == "sequence" else "s")
-    found = measured(tdsnn.adapt(net, time=mode, timesteps=4), toys.images(4))
+    found = measured(tdsnn.adapt(net, time=mode, timesteps=4), toys.images(5))
     of = values(found)
     assert of["image MACs"] == 4 * 16 * 6, "it computes them at each step"
     assert of["image MACs repeated"] == of["image MACs"]

@@ -217,7 +217,7 @@ def test_copies_that_lie_together_are_found(planted: Model, bits: Tensor) -> Non
         figures["near - far@neuron"] - figures["near - far shuffled@neuron"]
     )
     assert found.curves["synchrony@neuron"].y[0] == pytest.approx(figures["near@neuron"])
-    assert found.curves["shuffled@neuron"].y[0] == pytest.approx(figures["near shuffled@neuron"])
+    assert found.curves["synchrony shuffled@neuron"].y[0] == pytest.approx(figures["near shuffled@neuron"])
 
 
 def test_units_at_exchanged_places_show_nothing(planted: Model, bits: Tensor) -> None:
