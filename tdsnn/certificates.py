@@ -48,6 +48,25 @@ class LayerFlips(Table, frozen=True, kw_only=True):
         return self.flips / self.compared
 
 
+class OtherClass(Table, frozen=True, kw_only=True):
+    """An image for which the file chooses another class."""
+
+    image: Count
+    """Its place in the split."""
+    lead: Finite
+    """By how much the model's largest logit exceeds its second."""
+    flips: Count
+    """Spikes of all layers and steps that are in only one of the two."""
+
+
+class OwnPaths(Table, frozen=True, kw_only=True):
+    """The model's compiled operators against PyTorch's on the same images: how far rounding alone leads."""
+
+    argmax_differences: Count
+    moved_images: Count
+    """Images with a logit that differs by more than :data:`LOGITS_BAR`."""
+
+
 class Latency(Table, frozen=True, kw_only=True):
     """Time of one batch, medians of alternating runs in one process."""
 
@@ -80,9 +99,11 @@ class Certificate(Table, frozen=True, kw_only=True):
     """Largest difference of a logit."""
     worst_without_flips: Finite
     """The same over the images without a flipped spike."""
-    argmax_differences: Count
+    other_classes: tuple[OtherClass, ...]
     flipped_images: Count
     """Images with at least one flipped spike."""
+    own_paths: OwnPaths | None = None
+    """None where the model has no compiled operators."""
     layers: tuple[LayerFlips, ...]
     """Empty for a network without spikes."""
     latency: tuple[Latency, ...]
@@ -96,8 +117,8 @@ class Certificate(Table, frozen=True, kw_only=True):
     def failures(self) -> tuple[str, ...]:
         """Why the file is not the model, each the rest of a sentence about the file; empty if it is."""
         found = []
-        if self.argmax_differences:
-            found.append(f"chooses another class on {self.argmax_differences:,} of {self.n:,} images")
+        if self.other_classes:
+            found.append(f"chooses another class on {len(self.other_classes):,} of {self.n:,} images")
         if not self.worst_without_flips <= LOGITS_BAR:
             found.append(
                 f"has logits that differ by {self.worst_without_flips:.1e} where no spike flips, "
@@ -110,6 +131,24 @@ class Certificate(Table, frozen=True, kw_only=True):
         """Share of all spikes and silences that are flipped; 0 without spikes."""
         compared = sum(layer.compared for layer in self.layers)
         return sum(layer.flips for layer in self.layers) / compared if compared else 0.0
+
+    @property
+    def chosen(self) -> str:
+        """How many images get another class, and how near the model was to it."""
+        lead = max((one.lead for one in self.other_classes), default=0.0)
+        near = f" (lead of the model at most {lead:.2g})" if self.other_classes else ""
+        return f"{len(self.other_classes):,}{near}"
+
+    @property
+    def own(self) -> str:
+        """How far apart the model's own paths are, as the rest of a sentence; empty if it has one only."""
+        if self.own_paths is None:
+            return ""
+        return (
+            f"by rounding alone the model's compiled operators move the logits of "
+            f"{self.own_paths.moved_images:,} images by more than {LOGITS_BAR:.0e}, and the class of "
+            f"{self.own_paths.argmax_differences:,}"
+        )
 
     def document(self) -> dict[str, Any]:
         """As plain values, with what follows from the others."""
@@ -128,7 +167,7 @@ class Certificate(Table, frozen=True, kw_only=True):
             columns=("on the same images", "found"),
             rows=[
                 (f"images ({self.dataset}, {self.split})", f"{self.n:,}"),
-                ("other class chosen", f"{self.argmax_differences:,}"),
+                ("other class chosen", self.chosen),
                 ("worst difference of a logit", f"{self.worst_difference:.1e}"),
                 ("the same where no spike flips", f"{self.worst_without_flips:.1e}"),
                 ("largest logit", f"{self.largest_logit:.1f}"),
@@ -146,14 +185,14 @@ class Certificate(Table, frozen=True, kw_only=True):
                 (one.layer, f"{one.flips:,}", f"{one.compared:,}", f"{one.rate:.1e}") for one in self.layers
             ],
             caption="Folded normalisations round differently; a potential at the threshold then flips, and "
-            "what follows with it.",
+            f"what follows with it{f'; {self.own}' if self.own else ''}.",
         )
 
     def _times(self) -> list[PlainTable]:
         if not self.latency:
             return []
         path = "compiled operators" if self.compiled else "PyTorch"
-        machine = self.provenance
+        threads = self.provenance["threads"]
         return [
             PlainTable(
                 title="Time of one batch, ms",
@@ -161,8 +200,8 @@ class Certificate(Table, frozen=True, kw_only=True):
                 rows=[
                     (f"{one.batch:,}", f"{one.model_ms:.2f}", f"{one.runtime_ms:.2f}") for one in self.latency
                 ],
-                caption=f"Medians of {self.latency[0].rounds} alternating rounds, {machine['threads']} "
-                f"threads each, {machine['device_name']}.",
+                caption=f"Medians of {self.latency[0].rounds} alternating rounds, "
+                f"{threads} thread{'s' if threads > 1 else ''} each, {self.provenance['device_name']}.",
             )
         ]
 

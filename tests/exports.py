@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tdsnn.exporting.formats import FORMATS, Exported, Exporter, Metadata
+from tdsnn.exporting.formats import Exported, Exporter, Metadata
 from tdsnn.exporting.program import trace
 from tdsnn.models import LIF, LIFConfig, Model, State
 
-X = 0.7
-"""The pixel for which the tables below were computed."""
+PIXEL = torch.full((1, 1, 1, 1), 0.7)
+"""The image for which the tables below were computed."""
 FIRST = [0, 1, 0, 1, 0]
 """Current 2 * (0.5 * (0.7 - 0.2) / 0.5 - 0.1) = 0.8; potentials 0.8, 1.2, 0.8, 1.2, 0.8."""
 SECOND = [0, 0, 0, 1, 0]
@@ -92,5 +92,17 @@ def write(
     return exporter.read(path)
 
 
-def exporters() -> dict[str, Exporter]:
-    return {name: FORMATS.load(name) for name in FORMATS.names()}
+def spikes_of(model: ByHand, images: Tensor, timesteps: int) -> dict[str, Tensor]:
+    """Layer to spikes (T, N, 1, H, W), bool, of its steps one by one."""
+    found: dict[str, list[Tensor]] = {"first": [], "second": []}
+    hooks = [
+        model.get_submodule(layer).register_forward_hook(
+            lambda _m, _x, out, layer=layer: found[layer].append(out)
+        )
+        for layer in found
+    ]
+    with torch.no_grad():
+        model(images, timesteps)
+    for hook in hooks:
+        hook.remove()
+    return {layer: torch.cat(calls) > 0 for layer, calls in found.items()}

@@ -21,7 +21,7 @@ def fold_normalisations(exported: ExportedProgram) -> None:
     A convolution that runs at each step is folded if the same normalisation follows it at all of them. The
     bias takes the place of the normalisation's. Computed in fp64, rounded once.
     """
-    values = _Values(exported)
+    values = Values(exported)
     for weight in list(exported.graph.nodes):
         pairs = list(_pairs(weight))
         if weight.op == "placeholder" and pairs and _always_the_same(weight, pairs):
@@ -45,7 +45,7 @@ def _inputs(exported: ExportedProgram) -> list[tuple[torch.export.graph_signatur
     return list(zip(exported.graph_signature.input_specs, placeholders, strict=True))
 
 
-class _Values:
+class Values:
     """The tensors behind the placeholders of a program."""
 
     def __init__(self, exported: ExportedProgram) -> None:
@@ -56,6 +56,13 @@ class _Values:
         name = self._names[node]
         held: Tensor | None = self._exported.state_dict.get(name)
         return self._exported.constants[name] if held is None else held
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._names
+
+    def name(self, node: Any) -> str:
+        """What the model calls the tensor."""
+        return self._names[node].partition(".")[2]
 
     def put(self, node: Any, value: Tensor) -> None:
         """Give a parameter another value."""
@@ -95,7 +102,7 @@ def _bias(conv: Node) -> Node | None:
     return bias if isinstance(bias, Node) else None
 
 
-def _fold(values: _Values, weight: Node, pairs: Sequence[tuple[Node, Node | None]]) -> None:
+def _fold(values: Values, weight: Node, pairs: Sequence[tuple[Node, Node | None]]) -> None:
     conv, norm = pairs[0]
     assert norm is not None
     scale, shift, mean, variance = (values[node].double() for node in norm.args[1:5])

@@ -15,7 +15,7 @@ from tdsnn.models._base import Model
 
 _BATCHES = (1, 64)
 """The latency of an answer, and throughput."""
-_ROUNDS = 15
+_ROUNDS = 9
 
 
 def latency(model: Model, exported: Exported, images: Tensor, *, timesteps: int) -> tuple[Latency, ...]:

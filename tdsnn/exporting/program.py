@@ -35,6 +35,8 @@ class Program:
     spikes: Mapping[str, tuple[str, ...]]
     """Spiking layer to the names of the nodes, one for each step, that compare potentials (N, ...) with the
     threshold."""
+    memory: tuple[str, ...]
+    """What is remembered from step to step besides the potentials of these layers."""
 
     def layer(self, node: Node) -> str:
         """The spiking layer that a node belongs to; empty for one outside of them."""
@@ -43,6 +45,9 @@ class Program:
 
 class _PlainLIF(LIF):
     """The same neurons from operations that every format knows."""
+
+    place = ""
+    """Name of the potential in the state, once it was kept there."""
 
     def forward(self, current_TN: Tensor, state: State | None = None, name: str = "") -> Tensor:
         config = self.config
@@ -56,7 +61,7 @@ class _PlainLIF(LIF):
             spikes.append(fired.to(current.dtype))
         if state is not None:
             assert isinstance(v, Tensor), "there is at least one step"
-            state[name] = v
+            state[name], self.place = v, name
         return torch.stack(spikes)
 
 
@@ -103,7 +108,7 @@ def trace(model: Model, shape: tuple[int, int, int], timesteps: int) -> Program:
         if type(layer) is LIF:
             layer.__class__ = _PlainLIF
     exported = _export(_Unrolled(network, timesteps), shape)
-    _drop_assertions(exported)
+    _clean(exported)
     fold_normalisations(exported)
     prune(exported)
     neurons = {name: layer.config for name, layer in spiking_layers(network).items()}
@@ -115,7 +120,16 @@ def trace(model: Model, shape: tuple[int, int, int], timesteps: int) -> Program:
         exported=exported,
         neurons={layer: neurons[layer] for layer in spikes},
         spikes={layer: tuple(names) for layer, names in spikes.items()},
+        memory=_memory(network, shape),
     )
+
+
+def _memory(network: Model, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    with torch.no_grad():
+        encoded = network.encode(torch.full((1, *shape), 0.5))
+        _, state = network.step(encoded, network.init_state(encoded))
+    potentials = {layer.place for layer in network.neurons if isinstance(layer, _PlainLIF)}
+    return tuple(name for name in state if name not in potentials)
 
 
 def _export(unrolled: nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
@@ -132,14 +146,16 @@ def _export(unrolled: nn.Module, shape: tuple[int, int, int]) -> ExportedProgram
         ) from error
 
 
-def _drop_assertions(exported: ExportedProgram) -> None:
-    """Types were checked while tracing, and formats have no word for it."""
+def _clean(exported: ExportedProgram) -> None:
+    """Take away assertions about types, which were checked while tracing, and what is known of the source."""
     for node in list(exported.graph.nodes):
         if node.target is _ATEN._assert_tensor_metadata.default:
             exported.graph.erase_node(node)
         elif node.target is _ATEN.to.dtype and node.args[0].meta["val"].dtype == node.args[1]:
             node.replace_all_uses_with(node.args[0])
             exported.graph.erase_node(node)
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)  # places in files of this machine
     exported.graph.eliminate_dead_code()
 
 

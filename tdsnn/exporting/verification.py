@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from tdsnn.certificates import LayerFlips
+from tdsnn.certificates import LOGITS_BAR, LayerFlips, OtherClass, OwnPaths
 from tdsnn.errors import IntegrityError
 from tdsnn.exporting.formats._base import Exported
 from tdsnn.exporting.program import spiking_layers
@@ -25,7 +25,7 @@ class Agreement:
 
     images: int = 0
     flipped_images: int = 0
-    argmax_differences: int = 0
+    other_classes: list[OtherClass] = field(default_factory=list)
     largest_logit: float = 0.0
     worst_difference: float = 0.0
     worst_without_flips: float = 0.0
@@ -33,6 +33,8 @@ class Agreement:
     """Layer to the number of its spikes that are in only one of the two."""
     compared: dict[str, int] = field(default_factory=dict)
     """Layer to units times steps times images."""
+    answers: list[Tensor] = field(default_factory=list)
+    """The model's logits, batch by batch."""
 
     @property
     def layers(self) -> tuple[LayerFlips, ...]:
@@ -54,22 +56,51 @@ class Agreement:
         _require_same_form(
             expected, found, {layer: torch.cat(calls) for layer, calls in ours.items()}, theirs
         )
-        flipped = torch.zeros(len(images), dtype=torch.bool)
+        flips = torch.zeros(len(images), dtype=torch.int64)
         for layer, calls in ours.items():
             differs = (torch.cat(calls) > 0) != theirs[layer]
             self.flips[layer] = self.flips.get(layer, 0) + int(differs.sum())
             self.compared[layer] = self.compared.get(layer, 0) + differs.numel()
-            flipped |= differs.transpose(0, 1).flatten(1).any(1)
-        # NaN would vanish in a maximum of numbers.
-        worst = (expected - found).abs().amax(1).nan_to_num(torch.inf, torch.inf)
-        self.images += len(images)
-        self.flipped_images += int(flipped.sum())
-        self.argmax_differences += int((expected.argmax(1) != found.argmax(1)).sum())
+            flips += differs.transpose(0, 1).flatten(1).sum(1)
+        self._note(expected, found, flips)
+
+    def _note(self, expected: Tensor, found: Tensor, flips: Tensor) -> None:
+        worst = difference(expected, found)
+        for place in (expected.argmax(1) != found.argmax(1)).nonzero().flatten().tolist():
+            first, second = expected[place].topk(2).values.tolist()
+            self.other_classes.append(
+                OtherClass(image=self.images + place, lead=first - second, flips=int(flips[place]))
+            )
+        still = flips == 0
+        self.images += len(expected)
+        self.flipped_images += int((~still).sum())
         self.largest_logit = max(self.largest_logit, float(expected.abs().max()))
         self.worst_difference = max(self.worst_difference, float(worst.max()))
         self.worst_without_flips = max(
-            self.worst_without_flips, float(worst[~flipped].max()) if not flipped.all() else 0.0
+            self.worst_without_flips, float(worst[still].max()) if still.any() else 0.0
         )
+        self.answers.append(expected)
+
+
+def difference(expected: Tensor, found: Tensor) -> Tensor:
+    """Largest difference (N,) of the logits (N, K) of each image; of no number the largest there is."""
+    # NaN would vanish in a maximum, and JSON has no infinity.
+    largest = torch.finfo(torch.float32).max
+    return (expected - found).abs().nan_to_num(largest, largest).amax(1)
+
+
+def own_paths(model: Model, answers: Tensor, images: Iterable[Tensor], *, timesteps: int) -> OwnPaths:
+    """A model through its compiled operators against its ``answers`` (N, K) through PyTorch's.
+
+    Args:
+        images: the same ones, in batches (n, C, H, W).
+    """
+    with torch.no_grad():
+        again = torch.cat([model(batch, timesteps) for batch in images])
+    return OwnPaths(
+        argmax_differences=int((again.argmax(1) != answers.argmax(1)).sum()),
+        moved_images=int((difference(answers, again) > LOGITS_BAR).sum()),
+    )
 
 
 @contextmanager

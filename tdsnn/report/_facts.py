@@ -9,7 +9,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from tdsnn import certificates
 from tdsnn import manifest as manifests
+from tdsnn.certificates import Certificate
 from tdsnn.report._documents import Survey, benches, surveys
 from tdsnn.report._measured import attacked, marked, strength
 from tdsnn.report._tables import Entry, Pair
@@ -28,6 +30,8 @@ class Facts:
     """A topographic model whose twin has no release: its figures are not shown alone."""
     results: tuple[Result, ...]
     surveys: tuple[Survey, ...]
+    certificates: tuple[Certificate, ...]
+    """Of files that these weights were exported to."""
     dataset: About
 
     @property
@@ -54,7 +58,7 @@ def gather(manifest: Manifest, release: Release, dataset: About) -> Facts:
     """The facts about an entry.
 
     Raises:
-        IntegrityError: a damaged release of the twin, or a damaged result document.
+        IntegrityError: a damaged release of the twin, or a damaged result document or certificate.
     """
     # A release in memory has its keys in another order than the file that it will be.
     settled = json.loads(json.dumps([release.metrics, release.provenance], sort_keys=True))
@@ -74,6 +78,7 @@ def gather(manifest: Manifest, release: Release, dataset: About) -> Facts:
         withheld=withheld,
         results=benches(weights, dataset=manifest.dataset) if usable else (),
         surveys=surveys(weights) if usable else (),
+        certificates=certificates.official(entry.release.weights_sha256 or ""),
         dataset=dataset,
     )
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from tdsnn import paths
 from tdsnn.report import _measured, _tables
 from tdsnn.report._documents import Survey
+from tdsnn.report._exports import export_section
 from tdsnn.report._facts import Facts
 from tdsnn.report._markdown import code, text, words
 from tdsnn.schema import FileRecord
@@ -92,6 +93,8 @@ def _found(facts: Facts, figures: str) -> dict[str, Any]:
     return {
         "benches": [_measured.bench_section(result, facts.pair) for result in facts.results],
         "surveys": [_survey(facts, survey) for survey in facts.surveys],
+        "exports": [export_section(certificate) for certificate in facts.certificates],
+        "formats": list(dict.fromkeys(certificate.format for certificate in facts.certificates)),
         "masked": any(_measured.signs(result, names) for result in facts.results),
         "attacks": ", ".join(dict.fromkeys(attacks)),
         "not_mapped": _not_mapped(facts.surveys),

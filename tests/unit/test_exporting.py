@@ -8,7 +8,7 @@ from pathlib import Path
 import exports
 import pytest
 import torch
-from exports import FIRST, LOGITS, SECOND, ByHand, X, by_hand
+from exports import FIRST, LOGITS, PIXEL, SECOND, ByHand, by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import NEURONS, network, pictures
@@ -23,7 +23,6 @@ from tdsnn.models import LIF, Model, State
 
 pytest.importorskip("onnx")
 ATEN = torch.ops.aten
-PIXEL = torch.full((1, 1, 1, 1), X)
 
 
 def run(program: Program, images: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def test_only_a_convolution_that_nothing_else_hears_is_folded(heard: bool) -> No
         torch.testing.assert_close(run(program, x), model(x))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(neuron=NEURONS, timesteps=st.integers(1, 3), images=st.integers(1, 4))
 def test_a_program_has_the_spikes_of_its_neurons(neuron: LIFConfig, timesteps: int, images: int) -> None:
     """Every kind of neuron, any T, any number of images."""
