@@ -10,8 +10,10 @@ ZOO := $(BIN)/tdsnn-zoo
 .PHONY: bench test speed data clean
 
 bench: data
-	$(ZOO) download tsresnet18
-	$(ZOO) bench --attack pgd --n 1000 --eps 1 --eps 4
+	@echo "3/4 The checkpoints of tsresnet18 and its twin ..."
+	@$(ZOO) download tsresnet18 >/dev/null
+	@echo "4/4 Accuracy without and under attack, 1,000 test images of each (about four minutes) ..."
+	@$(ZOO) bench --attack pgd --n 1000 --eps 1 --eps 4
 
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -22,22 +24,27 @@ test: .venv/.installed-dev
 speed: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.speed
 
-# What is cached or installed already needs no network; Debian's package is the last resort.
+# What is cached or installed already needs no network; Debian's package is the last resort. What the first try
+# said is of interest only if the second fails too.
 data: .venv/.installed
-	$(ZOO) data fetch fashion_mnist || { $(DEBIAN_DATA) && $(ZOO) data fetch fashion_mnist; }
+	@echo "2/4 Fashion-MNIST, from the cache, a local mirror, a Debian package or the Hugging Face Hub ..."
+	@$(ZOO) data fetch fashion_mnist >.venv/fetch.log 2>&1 \
+		|| ( $(DEBIAN_DATA) && $(ZOO) data fetch fashion_mnist ) >>.venv/fetch.log 2>&1 \
+		|| { status=$$?; cat .venv/fetch.log >&2; exit $$status; }
 
 DEBIAN_DATA = { \
-	command -v apt-get >/dev/null || { echo "Fashion-MNIST is missing and there is no apt-get." >&2; exit 4; }; \
+	command -v apt-get >/dev/null || { echo "Fashion-MNIST is missing and there is no apt-get."; exit 4; }; \
 	if [ "$$(id -u)" = 0 ]; then as=; \
 	elif sudo -n true 2>/dev/null; then as="sudo -n"; \
-	else echo "Run this first: sudo apt-get install dataset-fashion-mnist" >&2; exit 4; fi; \
+	else echo "Run this first: sudo apt-get install dataset-fashion-mnist"; exit 4; fi; \
 	install="$$as apt-get install -y --no-install-recommends dataset-fashion-mnist"; \
 	$$install || { $$as apt-get update && $$install; }; }
 
 .venv/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e .
-	touch $@
+	@echo "1/4 Installing tdsnn-zoo into .venv (a minute or two) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
 
 # torchattacks pins an old requests, topoloss pulls in torchtyping with an old typeguard and a pytest plug-in;
 # --no-deps keeps these out of the environment.

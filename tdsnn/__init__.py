@@ -2,7 +2,7 @@
 
 Public names are resolved when they are first used, so ``import tdsnn`` does not import torch. What a plug-in
 needs is in the packages that its entry points name: ``tdsnn.models``, ``tdsnn.attacks``, ``tdsnn.metrics``,
-``tdsnn.data``, ``tdsnn.tasks``, ``tdsnn.topography.losses``,
+``tdsnn.temporal``, ``tdsnn.data``, ``tdsnn.tasks``, ``tdsnn.topography.losses``,
 ``tdsnn.exporting.formats``; errors are in ``tdsnn.errors``.
 """
 

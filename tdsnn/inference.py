@@ -28,6 +28,16 @@ class EarlyExit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exits:
+    """Where N labelled samples stop for each of M margins, and what they answer there."""
+
+    steps: Tensor
+    """(M, N) int64, 1 to T."""
+    right: Tensor
+    """(M, N) bool."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExitPoint:
     """What one margin gives, and costs, on labelled images."""
 
@@ -119,6 +129,20 @@ def early_exit_curve(
     Raises:
         UsageError: as :func:`early_exit`, or images and labels that do not belong together.
     """
+    found = exits(model, images, labels, margins, timesteps=timesteps, batch_size=batch_size)
+    return [_point(*one) for one in zip(margins, found.steps, found.right, strict=True)]
+
+
+def exits(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    margins: Sequence[float],
+    *,
+    timesteps: int | None = None,
+    batch_size: int = 256,
+) -> Exits:
+    """What :func:`early_exit_curve` sums up, for each image; arguments and errors are its own."""
     _check_margins(model, margins)
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
@@ -127,12 +151,13 @@ def early_exit_curve(
             f"{len(images)} images and labels of shape {tuple(labels.shape)} do not belong together.",
             hint="Give at least one image, and one label for each.",
         )
-    leads, verdicts = [], []
+    parts = []
     for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
-        lead_TN, right_TN = _judged(model, x.to(model.mean.device), y.to(model.mean.device), timesteps)
-        leads.append(lead_TN)
-        verdicts.append(right_TN)
-    return [_point(margin, torch.cat(leads, 1), torch.cat(verdicts, 1)) for margin in margins]
+        judged = _judged(model, x.to(model.mean.device), y.to(model.mean.device), timesteps)
+        stopped = [_stopped(margin, *judged) for margin in margins]
+        parts.append([torch.stack(one) for one in zip(*stopped, strict=True)])
+    steps, right = (torch.cat([part[place] for part in parts], 1) for place in (0, 1))
+    return Exits(steps=steps, right=right)
 
 
 class _Run:
@@ -185,18 +210,22 @@ def _judged(model: Model, x: Tensor, y: Tensor, timesteps: int | None) -> tuple[
     return torch.stack(leads), torch.stack(verdicts)
 
 
-def _point(margin: float, lead_TN: Tensor, right_TN: Tensor) -> ExitPoint:
+def _stopped(margin: float, lead_TN: Tensor, right_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps (N,) that samples take, and whether the answers (N,) are right."""
     stops = lead_TN >= margin
     stops[-1] = True
     last = stops.int().argmax(0)  # the first of equal maxima
-    right = int(right_TN.gather(0, last[None]).sum())
-    n = len(last)
+    return last + 1, right_TN.gather(0, last[None])[0]
+
+
+def _point(margin: float, steps_N: Tensor, right_N: Tensor) -> ExitPoint:
+    right, n = int(right_N.sum()), len(right_N)
     interval = wilson(right, n)
     return ExitPoint(
         margin=margin,
         accuracy_percent=100 * right / n,
         interval_percent=Interval(100 * interval.low, 100 * interval.high),
-        mean_steps=1 + float(last.double().mean()),
+        mean_steps=float(steps_N.double().mean()),
         n=n,
     )
 

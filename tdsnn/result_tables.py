@@ -5,28 +5,48 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdsnn.table import CLEAN, MARK, Table, interval, p_value, short, titled
+from tdsnn.table import CLEAN, MARK, SIGNIFICANT, WORST_CASE, Table, interval, p_value, short, titled
+from tdsnn.time_tables import time_tables
 
 if TYPE_CHECKING:
     from tdsnn.results import Cell, Comparison, Result
 
-__all__ = ["tables"]
+__all__ = ["conclusions", "tables"]
 
 
 def tables(result: Result) -> tuple[Table, ...]:
     """Each pair of models side by side, then models without a partner; each followed, as far as there is
-    something to say, by what is left of each class and by the tests for masked gradients."""
-    compared = {(row.model, row.twin): None for row in result.comparisons}
-    paired = {name for pair in compared for name in pair}
-    names = [str(model["name"]) for model in result.models]
-    groups = [*compared, *((name,) for name in names if name not in paired)]
+    something to say, by what is left of each class, by the tests for masked gradients and by what the time
+    metrics found."""
     found = []
-    for group in groups:
+    for group in result.groups:
         found.append(_table(result, group))
         # Alone a test says nothing that the warnings do not; of a suite all are shown, also those passed.
         if result.settings.get("masking"):
             found += [*_classes(result, group), _masking(result, group)]
+        if result.measured:
+            found += time_tables(result, group)
     return tuple(found)
+
+
+def conclusions(result: Result) -> list[str]:
+    """What each comparison of a topographic model with its twin says, one sentence: at the largest radius,
+    after all attacks, or else without attack."""
+    found = []
+    for pair in dict.fromkeys((row.model, row.twin) for row in result.comparisons):
+        rows = [row for row in result.comparisons if (row.model, row.twin) == pair]
+        norms = {cell.place: cell.norm for cell in result.cells}
+        rows = [row for row in rows if norms[row.place] is not None] or rows
+        row = max(rows, key=lambda row: (row.eps_255, row.attack == WORST_CASE))
+        model, twin = map(short, pair)
+        points = f"{interval(row.difference, '+')} points"
+        where = CLEAN if row.attack == CLEAN else f"under {row.attack} at {row.eps_255:g}/255"
+        if row.p_holm >= SIGNIFICANT:
+            found.append(f"No difference between {model} and its twin {twin} is shown {where}: {points}.")
+        else:
+            better, worse = (model, twin) if row.difference.value > 0 else (twin, model)
+            found.append(f"{better} keeps more than {worse} {where}: {points}, {model} minus {twin}.")
+    return found
 
 
 def _table(result: Result, group: tuple[str, ...]) -> Table:
@@ -148,7 +168,8 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
     surrogates = sorted({str(model["attack_surrogate"] or "none (exact gradient)") for model in models})
     lines = [
         f"First {settings['n']} test images, seed {settings['seed']}, T = {'/'.join(steps)}; "
-        f"{', '.join(described)}; gradient through surrogate: {'; '.join(surrogates)}.",
+        + (f"{', '.join(described)}; " if described else "")
+        + f"gradient through surrogate: {'; '.join(surrogates)}.",
         "Accuracy without and with attack, 95 % Wilson interval; an image counts under attack only if it is "
         "right without.",
     ]

@@ -1,4 +1,4 @@
-"""Benchmark results: the schema, and a folder that keeps finished cells so that a run can go on.
+"""Benchmark results: the schema.
 
 Schema 1 of ``result.json``::
 
@@ -9,8 +9,10 @@ Schema 1 of ``result.json``::
     cells        one record for each (model, attack, variant, eps), in table order
     radii        for each model and norm what is left of each class at each radius; absent in older documents
     comparisons  paired differences, topographic minus twin
+    measurements for each model and time metric its figures and curves; absent in older documents
+    shifts       paired differences of what those metrics found for each image; absent in older documents
     provenance   everything that may differ between two runs with equal numbers: dates, wall time,
-                 versions, device, code state
+                 versions, device, code state, and ``timings``, the measurements that a clock made
 
 Everything outside ``provenance`` is equal for equal settings on one machine.
 """
@@ -21,16 +23,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
-from tdsnn.errors import IntegrityError
-from tdsnn.files import read_json, write_atomic
 from tdsnn.result_tables import tables
 from tdsnn.stats import PairedDifference, wilson
 from tdsnn.table import titled
@@ -121,6 +115,46 @@ class Comparison:
         return Place(self.attack, self.variant, self.eps_255)
 
 
+class Key(NamedTuple):
+    """Name of what a time metric found: what, for how many steps, and where; ``str`` gives
+    ``entropy,T=5@layer1.0``."""
+
+    quantity: str
+    """In the words of a table, without ``,`` and ``@``."""
+    steps: int | None = None
+    """Time steps that the network ran, or the step that the figure is of; None where it is of all."""
+    place: str | None = None
+    """A layer, or a connection between two."""
+
+    def __str__(self) -> str:
+        steps = "" if self.steps is None else f",T={self.steps}"
+        return f"{self.quantity}{steps}" + ("" if self.place is None else f"@{self.place}")
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """The key that ``str`` gave."""
+        name, _, place = text.partition("@")
+        quantity, _, steps = name.partition(",T=")
+        return cls(quantity, int(steps) if steps else None, place or None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """What a time metric found in ``model`` minus what it found in ``twin``, over the same images."""
+
+    model: str
+    twin: str
+    metric: str
+    variant: str
+    key: str
+    """Of the figure, ``QUANTITY[,T=t][@PLACE]``."""
+    difference: Figure
+    p: float
+    """Paired t-test over images, two-sided."""
+    p_holm: float
+    """Adjusted over all shifts of the metric for this pair."""
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """One benchmark run, whose text is its tables; see the module's docstring for the JSON."""
@@ -131,6 +165,21 @@ class Result:
     comparisons: tuple[Comparison, ...]
     provenance: Mapping[str, Any]
     radii: tuple[Mapping[str, Any], ...] = ()
+    measurements: tuple[Mapping[str, Any], ...] = ()
+    shifts: tuple[Shift, ...] = ()
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of models that are shown together: each pair, then those without a partner."""
+        pairs = dict.fromkeys((row.model, row.twin) for row in self.comparisons)
+        paired = {name for pair in pairs for name in pair}
+        names = [str(model["name"]) for model in self.models]
+        return (*pairs, *((name,) for name in names if name not in paired))
+
+    @property
+    def measured(self) -> tuple[Mapping[str, Any], ...]:
+        """The measurements, and after them the timings, which are not the same in equal runs."""
+        return (*self.measurements, *self.provenance.get("timings", ()))
 
     def document(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -142,6 +191,8 @@ class Result:
             "cells": [asdict(cell) for cell in self.cells],
             "radii": [dict(one) for one in self.radii],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
+            "measurements": [dict(one) for one in self.measurements],
+            "shifts": [asdict(shift) for shift in self.shifts],
             "provenance": dict(self.provenance),
         }
 
@@ -178,105 +229,3 @@ def digest_of(document: Any) -> str:
     """sha256 of a JSON value, independent of the order of its keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Scores of a cell, how long they took, and the checks that let them pass."""
-
-    values: NDArray[Any]
-    """(k,) of the first k samples; k is n in a finished cell. Of a classifier bool, right or not."""
-    seconds: float
-    gates: tuple[Mapping[str, Any], ...] = ()
-
-
-class ResultFolder:
-    """A folder with one file for each cell, and the result at the end.
-
-    ``cells/KEY.safetensors`` holds the scores of the batches that are done, so an interrupted run goes on at
-    the next batch. A key belongs to one content: what is written later only adds samples. ``result.json`` and
-    ``samples.safetensors`` appear at the end.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def read_cell(self, key: str, n: int, *, batch_size: int) -> Scores | None:
-        """Scores of a cell of n samples as far as it is done, None if it was not begun.
-
-        Raises:
-            IntegrityError: the file is damaged.
-        """
-        path = self._cell(key)
-        if not path.is_file():
-            return None
-        try:
-            arrays = load(path.read_bytes())
-            scores = Scores(
-                values=arrays["scores"],
-                seconds=float(arrays["seconds"][0]),
-                gates=tuple(json.loads(arrays["gates"].tobytes())),
-            )
-        except (SafetensorError, KeyError, IndexError, ValueError) as error:
-            raise _damaged(path, str(error)) from error
-        done = scores.values.size
-        if scores.values.shape != (done,) or done > n or (done < n and done % batch_size):
-            raise _damaged(path, f"it holds shape {scores.values.shape}, not ({n},)")
-        return scores
-
-    def write_cell(self, key: str, scores: Scores) -> None:
-        """Keep the scores of a cell as far as it is done."""
-        arrays = {
-            "scores": scores.values,
-            "seconds": np.array([scores.seconds]),
-            "gates": np.frombuffer(json.dumps(scores.gates).encode(), dtype=np.uint8),
-        }
-        write_atomic(self._cell(key), save(arrays))
-
-    def read_document(self, key: str) -> Any:
-        """What :meth:`write_document` kept under a key, None if nothing.
-
-        Raises:
-            IntegrityError: the file is damaged.
-        """
-        path = self._document(key)
-        if not path.is_file():
-            return None
-        try:
-            return read_json(path)
-        except (OSError, ValueError) as error:
-            raise _damaged(path, str(error)) from error
-
-    def write_document(self, key: str, document: Any) -> None:
-        """Keep plain JSON values that took long to compute."""
-        write_atomic(self._document(key), json.dumps(document, allow_nan=False).encode())
-
-    def write_result(self, result: Result, scores: Mapping[str, NDArray[Any]]) -> None:
-        """Write ``result.json`` and, with the scores of each cell, ``samples.safetensors``.
-
-        Args:
-            scores: cell key to (n,), bool as 0 and 1. The arrays are named ``MODEL/ATTACK[:VARIANT]/EPS``;
-                ``indices`` says which images of the split they are about.
-        """
-        n = int(result.settings["n"])
-        arrays: dict[str, NDArray[Any]] = {"indices": np.arange(n, dtype=np.int64)}
-        for cell in result.cells:
-            if cell.key in scores:
-                values = scores[cell.key]
-                name = f"{cell.model}/{cell.title}/{cell.eps_255:g}"
-                arrays[name] = values.astype(np.uint8) if values.dtype == np.bool_ else values
-        write_atomic(self.folder / "samples.safetensors", save(arrays))
-        text = json.dumps(result.document(), indent=2, allow_nan=False) + "\n"
-        write_atomic(self.folder / "result.json", text.encode())
-
-    def _cell(self, key: str) -> Path:
-        return self.folder / "cells" / f"{key}.safetensors"
-
-    def _document(self, key: str) -> Path:
-        return self.folder / "cells" / f"{key}.json"
-
-
-def _damaged(path: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"The stored cell {path} cannot be read: {reason}.", hint="Recompute it: add --fresh to the command."
-    )

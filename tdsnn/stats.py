@@ -243,6 +243,31 @@ def percentile_interval(samples: ArrayLike, estimate: float, *, confidence: floa
     return Interval(min(float(low), estimate), max(float(high), estimate))
 
 
+def paired_bootstrap(
+    differences_NK: ArrayLike, *, seed: int, resamples: int = 2000, confidence: float = 0.95
+) -> tuple[Interval, ...]:
+    """Intervals of K means over the same n images, by drawing images with replacement; see
+    :func:`percentile_interval`.
+
+    Args:
+        differences_NK: (n, K) finite, of two models on the same images.
+
+    Raises:
+        UsageError: no image, or values that are not finite.
+    """
+    values = np.asarray(differences_NK, dtype=np.float64)
+    if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+        raise UsageError(f"A bootstrap needs finite values (n, K) of n >= 1, not shape {values.shape}.")
+    n = len(values)
+    # How often each image is drawn in a resample; equal seeds draw the same images for every K.
+    drawn_RN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    means_RK = drawn_RN @ values / n
+    return tuple(
+        percentile_interval(one, float(mean), confidence=confidence)
+        for one, mean in zip(means_RK.T, values.mean(0), strict=True)
+    )
+
+
 def _level(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UsageError(f"A confidence level lies between 0 and 1, not {confidence:g}.")

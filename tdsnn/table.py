@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["CLEAN", "MARK", "WORST_CASE", "Table", "interval", "p_value", "short", "titled"]
+__all__ = ["CLEAN", "MARK", "SIGNIFICANT", "WORST_CASE", "Table", "interval", "p_value", "short", "titled"]
 
 CLEAN = "clean"
 """Stands for an attack in the cell without one."""
 MARK = "†"
 """Behind every accuracy of a model that failed a test for masked gradients."""
+SIGNIFICANT = 0.05
+"""A difference is shown if its p-value, adjusted over the table, is below."""
 WORST_CASE = "worst case"
 """Stands for an attack in the cells of what is left after all of them."""
 

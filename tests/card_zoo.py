@@ -20,7 +20,7 @@ from tdsnn.manifest import load_release, resolve, write_release
 from tdsnn.maps.survey import SHUFFLED, Entry, Survey
 from tdsnn.metrics._base import Figure, Measurement
 from tdsnn.report import cards
-from tdsnn.results import ResultFolder
+from tdsnn.result_folder import ResultFolder
 from tdsnn.schema import About, FileRecord, Release
 
 TOPO, TWIN = "topo.toys", "plain.toys"

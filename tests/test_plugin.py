@@ -1,4 +1,4 @@
-"""A package outside of this project adds a model, an attack, a metric and a dataset, and all of it works."""
+"""A package outside of this project adds a model, an attack, two metrics and a dataset; all of it works."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
-CONTRACTS = ("models", "stepping", "attacks", "metrics", "datasets")
-NAMES = ("lateral", "jitter", "neighbours", "bars")
+CONTRACTS = ("models", "stepping", "attacks", "metrics", "time_metrics", "datasets")
+NAMES = ("lateral", "jitter", "neighbours", "silence", "bars")
 
 USE = """
 import json, torch, tdsnn
@@ -25,7 +25,8 @@ spatial = ["topography.alpha=0.5", "topography.beta=0.5", "topography.clusters=2
 outcome = tdsnn.train("lateral", device="cpu", run_dir="run", settings=spatial)
 model = tdsnn.load(outcome.checkpoint)
 images, labels = load_split("bars", "test").take(slice(0, 50))
-bench = tdsnn.bench(outcome.checkpoint, attacks=["jitter:tries=2", "pgd:steps=2"], eps=[8, 64], n=200)
+attacks = ["jitter:tries=2", "pgd:steps=2"]
+bench = tdsnn.bench(outcome.checkpoint, attacks=attacks, eps=[8, 64], metrics="silence", n=200)
 steps = torch.stack(list(tdsnn.stream(model, images)))
 survey = tdsnn.topo(outcome.checkpoint, metrics=["neighbours"], out="maps")
 print(json.dumps({
@@ -85,6 +86,9 @@ def test_it_trains_benches_streams_and_maps(site: Path, tmp_path: Path) -> None:
     assert cells["clean", 0.0] > 80
     assert cells["pgd", 64.0] < cells["jitter", 64.0] <= cells["jitter", 8.0] <= cells["clean", 0.0]
     assert "jitter:tries=2 eps 64" in found["table"]
+    (record,) = found["bench"]["measurements"]
+    assert 0 < record["figures"]["silent@hidden"]["value"] < 100
+    assert "silent@hidden" in found["table"]
     subjects = {row["subject"]: row["figures"] for row in found["survey"]["entries"]}
     own, shuffled = (subjects[name] for name in found["survey"]["subjects"])
     assert {row["layer"] for row in found["survey"]["entries"]} == {"hidden"}

@@ -167,6 +167,6 @@ def _torchattacks() -> Any:
     except ModuleNotFoundError as error:
         raise MissingError(
             f"The comparison of attacks needs the package '{error.name}', which is not installed.",
-            hint="Install it: pip install 'tdsnn-zoo[attacks]'",
+            hint="Install it: pip install --no-deps torchattacks==3.5.1",
         ) from error
     return torchattacks

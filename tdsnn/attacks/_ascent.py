@@ -16,6 +16,7 @@ from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
 from tdsnn.attacks._draws import SampleDraws
 from tdsnn.attacks._gradient import respond
 from tdsnn.attacks._objective import Objective, through
+from tdsnn.attacks._source import ITSELF, check_source, source_digest, source_network
 from tdsnn.errors import GateError, UsageError
 from tdsnn.kernels.surrogates import Surrogate, read_surrogates, spelled
 from tdsnn.tasks._base import Task
@@ -40,9 +41,19 @@ class GradientAttack(Attack):
     """Gradients whose mean is one step, expectation over transformation (Athalye et al., 2018,
     arXiv:1707.07397): for networks that draw random numbers."""
 
+    source: str = ITSELF
+    """Network whose gradients are followed, a zoo entry or a folder; the attacked one judges each step."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "surrogate", spelled(self.surrogates))
+        check_source(self.source)
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The source's weights."""
+        digest = source_digest(self.source)
+        return {} if digest is None else {self.source: digest}
 
     @property
     def surrogates(self) -> tuple[Surrogate | None, ...]:
@@ -65,11 +76,18 @@ class GradientAttack(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, task: Task, surrogate: Surrogate | None, turn: int
     ) -> Objective | None:
         """What search number ``turn`` of a surrogate raises, from 0 on; None: nothing that was not yet."""
-        return Objective(model, x, y, task=task, surrogate=surrogate, draws=self.eot)
+        return Objective(
+            model, x, y, task=task, source=self.network(model, x), surrogate=surrogate, draws=self.eot
+        )
+
+    def network(self, model: nn.Module, x: Tensor) -> nn.Module | None:
+        """The source, for images (N, C, H, W); None for the attacked model itself."""
+        return source_network(self.source, model, x)
 
     def objection(self, model: nn.Module, task: Task) -> str | None:
         try:
-            for surrogate in self.surrogates:
+            # Which images they share is known only when there are some.
+            for surrogate in self.surrogates if self.source == ITSELF else ():
                 through(model, surrogate)
         except (GateError, UsageError) as refused:
             return refused.message

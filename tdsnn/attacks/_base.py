@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from dataclasses import dataclass
+from typing import ClassVar
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,9 +17,9 @@ from tdsnn.attacks._gradient import finite, inference, over_time, respond
 from tdsnn.attacks._norms import NORMS
 from tdsnn.errors import GateError, UsageError
 from tdsnn.registry import Registry
+from tdsnn.settings import Configured
 from tdsnn.tasks._base import Task
 from tdsnn.tasks.classification import CLASSIFICATION
-from tdsnn.validation import check
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "tdsnn.attacks", "tdsnn-zoo bench --help")
 
@@ -46,7 +44,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
+class Attack(Configured, ABC):
     """Base of every attack. A plug-in is a frozen dataclass: its fields are its settings.
 
     It implements :meth:`run` and states its budgets: the norms of :data:`NORMS` in which it keeps to a ball
@@ -56,6 +54,8 @@ class Attack(ABC):
     that says which values it may have: ``Annotated[int, Meta(ge=1, le=100)]``, ``Literal["ce", "dlr"]``.
     """
 
+    noun: ClassVar[str] = "attack"
+    common: ClassVar[tuple[str, ...]] = ("eps", "norm")
     budgets: ClassVar[Mapping[str | None, tuple[float, ...]]] = {"linf": DEFAULT_STRENGTHS["linf"]}
 
     units: ClassVar[float] = 255.0
@@ -65,49 +65,10 @@ class Attack(ABC):
     leading: ClassVar[str | None] = None
     """Setting that may be typed first and without its name, as in ``torchattacks:PGD``."""
 
-    name: str = ""
-    """Registered name; :func:`configure` gives it, else it is the name of the class in lower case."""
-
-    def __post_init__(self) -> None:
-        # The class is frozen for its users; here it gets its name and values of the declared types.
-        if not self.name:
-            object.__setattr__(self, "name", type(self).__name__.lower())
-        for key, value in self.read(self.name, self.settings).items():
-            object.__setattr__(self, key, value)
-
-    @classmethod
-    @cache
-    def declared(cls) -> type[msgspec.Struct]:
-        """All settings as a table that takes nothing else."""
-        types = get_type_hints(cls, include_extras=True)
-        settings = [(one.name, types[one.name], one.default) for one in fields(cls) if one.name != "name"]
-        return msgspec.defstruct("Settings", settings, frozen=True, kw_only=True, forbid_unknown_fields=True)
-
-    @classmethod
-    def read(cls, name: str, settings: Mapping[str, Any], *, typed: bool = False) -> dict[str, Any]:
-        """Settings of the attack registered as ``name``, in their declared types.
-
-        Args:
-            typed: values may be texts from a command line.
-
-        Raises:
-            UsageError: a setting that it does not have, a value of another type or out of range.
-        """
-        known = cls.declared()
-        own = ", ".join(known.__struct_fields__) or "none of its own"
-        found = check(
-            settings,
-            known,
-            name=f"The attack {name}",
-            typed=typed,
-            hint=f"Settings of {name}: {own}; of every attack: eps, norm.",
-        )
-        return {key: getattr(found, key) for key in settings}
-
     @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that changes the attack besides eps, norm and seed."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+    def inputs(self) -> Mapping[str, str]:
+        """What else it reads, by name with its sha256: numbers depend on it too."""
+        return {}
 
     @classmethod
     def norms(cls) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class Objective:
         x: images without attack (N, C, H, W).
         y: targets (N,).
         task: what a fallen sample is.
+        source: whose gradients are followed; None: the model's own.
         surrogate: what gradients are taken through; None: as trained.
         loss: to be raised; default the task's.
         targets: of the loss, (N, ...); default ``y``.
@@ -49,6 +50,7 @@ class Objective:
         y: Tensor,
         *,
         task: Task,
+        source: nn.Module | None = None,
         surrogate: Surrogate | None = None,
         loss: Loss | None = None,
         targets: Tensor | None = None,
@@ -57,8 +59,8 @@ class Objective:
         self.model, self.x, self.y, self.task, self.draws = model, x, y, task, draws
         self.targets = y if targets is None else targets
         self.loss = task.loss if loss is None else loss
-        self._through = through(model, surrogate)
-        self._own_answers = surrogate is None or not surrogate.replaces_spikes
+        self._through = through(source or model, surrogate)
+        self._own_answers = source is None and (surrogate is None or not surrogate.replaces_spikes)
 
     def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (N, K) at ``points`` (N, C, H, W), and the gradient of the loss there."""

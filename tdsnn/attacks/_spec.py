@@ -10,9 +10,11 @@ from typing import Any
 from tdsnn.attacks._base import Attack, configure
 from tdsnn.attacks._norms import NORMS
 from tdsnn.errors import UsageError
+from tdsnn.settings import as_typed, once, stated_settings
 
 _FRACTION_BELOW = 0.1
 """A bare number below this is taken for a slip: people write 0.031 and mean 8/255."""
+_EXAMPLE = "For example --attack pgd:steps=100,restarts=5,eps=8/255."
 _EPS_HINT = "For example --eps 8 or --eps 8/255."
 
 
@@ -42,11 +44,10 @@ class AttackSpec:
     @property
     def variant(self) -> str:
         """What differs from the attack's defaults, as it is typed; empty if nothing does."""
-        defaults = type(self.attack)().settings
-        changed = {key: value for key, value in self.settings.items() if value != defaults[key]}
+        changed = self.attack.changed
         if self.norm != self.attack.choose_norm(None):
             changed = {"norm": self.norm, **changed}
-        return ",".join(f"{key}={_typed(value)}" for key, value in changed.items())
+        return as_typed(changed)
 
     def eps(self, strength: float) -> float:
         """A strength in units of the pixel range, in L0 of values."""
@@ -72,7 +73,9 @@ def attack_specs(
     stepped = False
     for text in texts:
         plain = configure(text.partition(":")[0].strip())
-        stated, strengths = _split(text, leading=plain.leading)
+        found_there = stated_settings(text, example=_EXAMPLE, leading=plain.leading)
+        strengths = found_there.pop("eps", [])
+        stated = once(found_there, text, hint="Give --attack once for each value.")
         norm = stated.pop("norm", None)
         if "steps" in plain.settings and steps is not None:
             stated = {"steps": str(steps), **stated}
@@ -126,30 +129,3 @@ def parse_strength(text: str | float, *, norm: str | None, units: float = 255.0)
         unit = f"units of 1/{units:g}" if measure.continuous else "values"
         raise UsageError(f"A strength must lie {reach} ({unit}), not {strength:g}.", hint=_EPS_HINT)
     return strength
-
-
-def _split(text: str, *, leading: str | None) -> tuple[dict[str, str], list[str]]:
-    """Settings and norm as typed, and strengths; the first may leave out that it is ``leading``."""
-    _, colon, rest = text.partition(":")
-    stated: dict[str, str] = {}
-    strengths: list[str] = []
-    for place, part in enumerate(rest.split(",") if colon else []):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if leading and place == 0 and not equals:
-            key, equals, value = leading, "=", key
-        if not (key and equals and value):
-            raise UsageError(
-                f"'{part}' in '{text}' is not of the form key=value.",
-                hint="For example --attack pgd:steps=100,restarts=5,eps=8/255.",
-            )
-        if key == "eps":
-            strengths.append(value)
-        elif key in stated:
-            raise UsageError(f"'{text}' states {key} twice.", hint="Give --attack once for each value.")
-        else:
-            stated[key] = value
-    return stated, strengths
-
-
-def _typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value}"

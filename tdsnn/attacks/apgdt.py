@@ -60,7 +60,15 @@ class APGDT(GradientAttack):
         target = others.argsort(dim=1, descending=True, stable=True)[:, turn]
         pairs = torch.stack([y, target], 1)
         return Objective(
-            model, x, y, task=task, surrogate=surrogate, loss=targeted_dlr, targets=pairs, draws=self.eot
+            model,
+            x,
+            y,
+            task=task,
+            source=self.network(model, x),
+            surrogate=surrogate,
+            loss=targeted_dlr,
+            targets=pairs,
+            draws=self.eot,
         )
 
     def search(self, objective: Objective, start: Tensor, *, eps: float, norm: str) -> Tensor:

@@ -7,10 +7,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 from tdsnn.errors import UsageError
+from tdsnn.processes import own_device, team
 from tdsnn.progress import Note, Progress, counted, silent, unheard
 
 if TYPE_CHECKING:
@@ -50,16 +52,24 @@ class Benchmark:
     """For ``result.json``, ``samples.safetensors`` and finished batches."""
 
     def run(self, *, fresh: bool = False, progress: Progress = silent) -> Result:
-        """Measure what is not in the folder yet, or with ``fresh`` everything.
+        """Measure what is not in the folder yet, or with ``fresh`` everything; processes that ``torchrun``
+        started share the images.
 
         Raises:
             IntegrityError: a stored cell is damaged.
         """
         from tdsnn.benchmark.runner import run_bench, total_images
-        from tdsnn.results import ResultFolder
+        from tdsnn.result_folder import ResultFolder
 
         told = counted(progress, total_images(self.plan, self.entries))
-        return run_bench(self.plan, self.entries, ResultFolder(self.folder), fresh=fresh, progress=told)
+        folder = ResultFolder(self.folder)
+        with team() as together:
+            found = run_bench(self.plan, self.entries, folder, fresh=fresh, progress=told, team=together)
+            if found.measured:
+                from tdsnn.benchmark.time_figures import draw
+
+                together.once(partial(draw, found, self.folder))
+            return found
 
 
 def bench(
@@ -68,6 +78,7 @@ def bench(
     data: Data | None = None,
     attacks: str | Sequence[str] = (),
     eps: str | float | Sequence[str | float] = (),
+    metrics: str | Sequence[str] = (),
     suite: Name | None = None,
     n: int | None = None,
     device: str = "auto",
@@ -91,11 +102,13 @@ def bench(
         data: whose test images: a registered dataset, a folder with one folder of images for each class,
             ``IMAGES.npy,LABELS.npy`` or two arrays, see :func:`tdsnn.data._own.open_test_split`; by default
             those that the zoo entries are for.
-        attacks: each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"pgd:steps=20,eps=8/255"``; by default pgd.
+        attacks: each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"pgd:steps=20,eps=8/255"``; by default pgd,
+            or none if there are metrics.
         eps: strengths of attacks that state none, in units of 1/255: ``8`` or ``"8/255"``; by default the
             attack's own.
-        suite: an official suite, or a file of one's own by its path, in place of ``attacks``, ``eps`` and
-            ``steps``; see :mod:`tdsnn.benchmark.suites`.
+        metrics: of time, each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"entropy:steps=own+10"``.
+        suite: an official suite, or a file of one's own by its path, in place of ``attacks``, ``eps``,
+            ``steps`` and ``metrics``; see :mod:`tdsnn.benchmark.suites`.
         n: number of test images, from the first on; by default 1,000, or the suite's.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         seed: of random starts and noise; by default 0, or the suite's.
@@ -118,6 +131,7 @@ def bench(
         data=data,
         attacks=attacks,
         eps=eps,
+        metrics=metrics,
         suite=suite,
         n=n,
         device=device,
@@ -135,6 +149,7 @@ def prepare(
     data: Data | None = None,
     attacks: str | Sequence[str] = (),
     eps: str | float | Sequence[str | float] = (),
+    metrics: str | Sequence[str] = (),
     suite: Name | None = None,
     n: int | None = None,
     device: str = "auto",
@@ -163,15 +178,17 @@ def prepare(
             hint="For example --data cifar10, a folder with one folder of images for each class, or "
             "IMAGES.npy,LABELS.npy.",
         )
-    named = None if suite is None else _suite(suite, unused=(attacks, eps, steps))
+    named = None if suite is None else _suite(suite, unused=(attacks, metrics, eps, steps))
 
     from tdsnn.benchmark.entries import compile_entries
     from tdsnn.benchmark.plan import Plan
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
+    from tdsnn.temporal._spec import time_metrics
 
-    specs = _specs(named, attacks, eps=eps, steps=steps)
-    target = choose_device(device)
+    timed = time_metrics([one.metric for one in named.suite.metrics] if named else _several(metrics))
+    specs = _specs(named, attacks or (() if timed else DEFAULT_ATTACKS), eps=eps, steps=steps)
+    target = own_device(choose_device(device))
     entries, dataset, split = _load(twins, foreign, data, target)
     plan = Plan(
         dataset=dataset,
@@ -182,7 +199,12 @@ def prepare(
         batch_size=_given(batch_size, named.suite.batch_size if named else 100),
         device=target,
         suite=named,
+        metrics=timed,
     )
+    for entry in entries:
+        for metric in timed:
+            if metric.objection(entry.model) is None:
+                metric.check(entry.model)
     gradients = sum(len(spec.strengths) * int(spec.settings.get("steps", 1)) for spec in specs)
     if twins and (named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM):
         note(NOTICE)
@@ -201,7 +223,11 @@ def _specs(
     from tdsnn.attacks._spec import attack_specs
 
     if named is None:
-        return attack_specs(_several(attacks) or DEFAULT_ATTACKS, eps=_several(eps), steps=steps)
+        if not attacks and (eps or steps is not None):
+            raise UsageError(
+                "Strengths and steps are those of attacks, and there is none.", hint="Add --attack pgd."
+            )
+        return attack_specs(_several(attacks), eps=_several(eps), steps=steps)
     return tuple(
         replace(spec, survivors_only=one.on == "survivors")
         for one in named.suite.attacks
@@ -249,8 +275,8 @@ def _suite(suite: Name, *, unused: tuple[object, ...]) -> NamedSuite:
 
     if any(given not in ((), [], None) for given in unused):
         raise UsageError(
-            "A suite says itself which attacks it makes, and how strong.",
-            hint="Leave out the attacks, eps and steps, or the suite.",
+            "A suite says itself which attacks it makes, how strong, and which metrics.",
+            hint="Leave out the attacks, eps, steps and metrics, or the suite.",
         )
     return read_suite(suite)
 

@@ -23,7 +23,7 @@ def radii(
     right without attack; None if more than half of them are never fooled. A model with a cell without a
     number is left out.
     """
-    labels = plan.split.labels[: plan.n]
+    labels = plan.split.targets(slice(plan.n))
     count = len(plan.split.classes)
     found = []
     for entry in entries:

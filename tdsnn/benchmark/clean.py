@@ -12,7 +12,7 @@ from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.data._base import Split
 from tdsnn.errors import GateError
-from tdsnn.results import ResultFolder
+from tdsnn.result_folder import ResultFolder
 from tdsnn.verdicts import CleanVerdicts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,13 @@ def _under_suite(
     pairing: Pairing, suite: Name, *, n: int | None, device: str, progress: Progress, note: Note
 ) -> SuiteComparison:
     from tdsnn.benchmark.suite_comparison import compare_suite
+    from tdsnn.benchmark.suites import read_suite
+
+    if not read_suite(suite).suite.attacks:
+        raise UsageError(
+            f"The suite '{os.fspath(suite)}' makes no attack under which models could be compared.",
+            hint=f"See both over time: tdsnn-zoo bench {pairing.a} --suite {os.fspath(suite)}",
+        )
 
     results = {}
     for seed, releases in pairing.pairs.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 from msgspec import structs
@@ -37,7 +38,7 @@ def examine(
     if clean.key not in run.scores:
         return ()
     right = {cell.key: run.scores[cell.key] > plan.task.floor for cell in cells if cell.key in run.scores}
-    chance = plan.task.chance(plan.split.labels[: plan.n])
+    chance = plan.task.chance(plan.split.targets(slice(plan.n)))
     found = from_cells(
         cells, right, clean=right[clean.key], chance=chance, adversarial=entry.adversarially_trained
     )
@@ -48,7 +49,7 @@ def examine(
     others = {other.name: other for other in beside if other.name != entry.name}
     known = sorted(other.checkpoint_sha256 for other in others.values())
     key = digest_of([[cell.key for cell in cells], known, structs.asdict(budget)])
-    stored = None if run.fresh else run.folder.read_document(key)
+    stored = None if run.fresh else run.team.once(partial(run.folder.read_document, key))
     if stored is None:
         probe = _probe(run, entry, cells, right[clean.key], radii, budget, others)
         with inference(entry.model):
@@ -56,10 +57,11 @@ def examine(
                 probe,
                 found,
                 cells,
+                team=run.team,
                 progress=lambda test: run.progress(0, f"{entry.name}: masking, {test}"),
             )
         stored = [asdict(one) for one in report]
-        run.folder.write_document(key, stored)
+        run.team.once(partial(run.folder.write_document, key, stored))
     return tuple(Finding(**one) for one in stored)
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tdsnn.attacks._source import ITSELF
 from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.compare import left_standing
 from tdsnn.benchmark.gates import Gate, check_attack, check_model
@@ -22,7 +23,9 @@ from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.errors import GateError
 from tdsnn.evaluation import clean_scores
 from tdsnn.kernels.surrogates import AS_TRAINED
-from tdsnn.results import Cell, ResultFolder, Scores
+from tdsnn.processes import ALONE, Team
+from tdsnn.result_folder import ResultFolder, Scores
+from tdsnn.results import Cell
 from tdsnn.table import CLEAN, titled
 
 GATE_IMAGES = 64
@@ -43,6 +46,8 @@ class Run:
     folder: ResultFolder
     fresh: bool
     progress: Progress
+    team: Team = ALONE
+    """The processes that share the batches; the folder is the first one's."""
     scores: dict[str, NDArray[Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
@@ -91,7 +96,7 @@ def measure(run: Run, entry: ModelEntry) -> Measured:
     """
     clean = _job(run, entry)
     try:
-        with _within_memory():
+        with within_memory():
             gates = _gates(run, clean, partial(_check_model, run.plan, entry))
             found = _scores(run, clean, gates, partial(_clean, run.plan, entry))
     except GateError as error:
@@ -128,7 +133,7 @@ def _under_attack(
         return _cell(plan, job, clean=clean, scores=before, entered=0)
     start = clean if before is None else before
     try:
-        with _within_memory():
+        with within_memory():
             if spec not in passed:
                 passed[spec] = _checked(run, job)
             gates = passed[spec]
@@ -143,20 +148,23 @@ def _under_attack(
 
 def _says_nothing(spec: AttackSpec, entry: ModelEntry) -> bool:
     """Whether an attack differs from one of the suite's others by its surrogate, on a network without any."""
-    return spec.settings.get("surrogate", AS_TRAINED) != AS_TRAINED and not has_spikes(entry.model)
+    settings = spec.settings
+    through_another = settings.get("surrogate", AS_TRAINED) != AS_TRAINED
+    return through_another and settings.get("source", ITSELF) == ITSELF and not has_spikes(entry.model)
 
 
 def _checked(run: Run, job: _Job) -> Gates | GateError:
     assert job.spec is not None
     try:
-        with _within_memory():
+        with within_memory():
             return _gates(run, job, partial(_check_attack, run.plan, job.entry, job.spec))
     except GateError as error:
         return error
 
 
 @contextmanager
-def _within_memory() -> Iterator[None]:
+def within_memory() -> Iterator[None]:
+    """What runs out of memory inside the block is refused, and says what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -172,7 +180,8 @@ def _job(
     before: NDArray[Any] | None = None,
 ) -> _Job:
     plan, key = run.plan, cell_key(run.plan, entry, spec, strength, before=before)
-    stored = None if run.fresh else run.folder.read_cell(key, plan.n, batch_size=plan.batch_size)
+    read = partial(run.folder.read_cell, key, plan.n, batch_size=plan.batch_size)
+    stored = None if run.fresh else run.team.once(read)
     return _Job(entry=entry, spec=spec, strength=strength, key=key, stored=stored)
 
 
@@ -181,33 +190,41 @@ def _gates(run: Run, job: _Job, check: Callable[[], list[Gate]]) -> Gates:
     if job.stored is not None and job.done(run.plan.n):
         return job.stored.gates
     run.progress(0, f"{job.label}, gates")
-    return tuple(asdict(gate) for gate in check())
+    return tuple(asdict(gate) for gate in run.team.once(check))
 
 
 def _scores(
     run: Run, job: _Job, gates: Gates, compute: Callable[[range, Tensor, Tensor], Tensor]
 ) -> NDArray[Any]:
-    """Scores (n,) of a cell; each finished batch is stored before the next begins."""
+    """Scores (n,) of a cell; finished batches, one of each process, are stored before the next begin."""
     found = job.stored
     if job.done(run.plan.n):
         run.reused.append(job.key)
     elif found is not None:
         run.resumed.append(job.key)
     run.progress(0 if found is None else found.values.size, job.label)
-    for batch in run.plan.batches():
-        if found is not None and batch.stop <= found.values.size:
-            continue
-        started = time.perf_counter()
-        values = compute(batch, *run.plan.load(batch)).cpu().numpy()
-        seconds = time.perf_counter() - started
+    left = [batch for batch in run.plan.batches() if found is None or batch.stop > found.values.size]
+    for start in range(0, len(left), run.team.size):
+        batches = left[start : start + run.team.size]
+        parts = run.team.shared(batches, partial(_timed, run.plan, compute))
         if found is not None:
-            values, seconds = np.concatenate([found.values, values]), found.seconds + seconds
-        found = Scores(values=values, seconds=round(seconds, 3), gates=gates)
-        run.folder.write_cell(job.key, found)
-        run.progress(len(batch), job.label)
+            parts = [(found.values, found.seconds), *parts]
+        values, seconds = zip(*parts, strict=True)
+        found = Scores(values=np.concatenate(values), seconds=round(sum(seconds), 3), gates=gates)
+        run.team.once(partial(run.folder.write_cell, job.key, found))
+        run.progress(sum(map(len, batches)), job.label)
     assert found is not None
     run.scores[job.key], run.seconds[job.key] = found.values, found.seconds
     return found.values
+
+
+def _timed(
+    plan: Plan, compute: Callable[[range, Tensor, Tensor], Tensor], batch: range
+) -> tuple[NDArray[Any], float]:
+    """Scores of a batch and the seconds they took."""
+    started = time.perf_counter()
+    scores = compute(batch, *plan.load(batch)).cpu().numpy()
+    return scores, time.perf_counter() - started
 
 
 def _clean(plan: Plan, entry: ModelEntry, batch: range, x: Tensor, y: Tensor) -> Tensor:

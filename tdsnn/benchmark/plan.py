@@ -26,12 +26,15 @@ from tdsnn.models._registry import MODELS
 from tdsnn.results import SCHEMA, digest_of
 from tdsnn.runtime import code_digest, machine
 from tdsnn.tasks._base import TASKS, Task
+from tdsnn.temporal._base import TimeMetric
 
 _NUMERIC_PARTS = (
     *("attacks", "benchmark", "data", "kernels", "metrics", "models", "tasks", "topography"),
     *("evaluation.py", "results.py", "runtime.py", "stats.py", "weights.py", "zoo.py"),
 )
 """Code that can change a score; an edit elsewhere keeps finished cells valid."""
+_TIMED_PARTS = (*_NUMERIC_PARTS, "temporal", "inference.py")
+"""Code that can change what a time metric finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,9 @@ class Plan:
     batch_size: int = 100
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     suite: NamedSuite | None = None
-    """Where the attacks are from."""
+    """Where the attacks and metrics are from."""
+    metrics: tuple[TimeMetric, ...] = ()
+    """What is measured of how the models answer in time."""
 
     def __post_init__(self) -> None:
         available = len(self.split.labels)
@@ -135,6 +140,7 @@ class Plan:
                 }
                 for spec, strength in self.attack_order()
             ],
+            **self._metric_settings(),
         }
 
     def _suite_settings(self) -> dict[str, Any]:
@@ -144,6 +150,15 @@ class Plan:
         return {
             "suite": {"name": named.name, "sha256": named.sha256, "official": named.official},
             "masking": None if named.suite.masking is None else structs.asdict(named.suite.masking),
+        }
+
+    def _metric_settings(self) -> dict[str, Any]:
+        if not self.metrics:
+            return {}
+        return {
+            "metrics": [
+                {"metric": one.name, "variant": one.variant, "settings": one.settings} for one in self.metrics
+            ]
         }
 
     def default_folder(self, entries: Sequence[ModelEntry]) -> Path:
@@ -181,13 +196,28 @@ def cell_key(
     )
 
 
+def measurement_key(plan: Plan, entry: ModelEntry, metric: TimeMetric) -> str:
+    """Digest of everything that affects the numbers of a time metric."""
+    return digest_of(
+        {
+            "schema": SCHEMA,
+            "checkpoint": entry.checkpoint_sha256,
+            "model": _model_identity(entry.model),
+            "data": [plan.dataset, plan.split.digest, plan.n, plan.batch_size],
+            "metric": [metric.name, metric.settings, plan.seed],
+            "code": _code(_plug_ins(plan, entry.model) | metric.modules, parts=_TIMED_PARTS),
+            "machine": machine(plan.device),
+        }
+    )
+
+
 @cache
-def _code(plug_ins: frozenset[str]) -> str:
+def _code(plug_ins: frozenset[str], parts: tuple[str, ...] = _NUMERIC_PARTS) -> str:
     # Once for all cells: what runs is the code that was imported, whatever becomes of its files meanwhile.
-    return code_digest(parts=_NUMERIC_PARTS, plug_ins=plug_ins)
+    return code_digest(parts=parts, plug_ins=plug_ins)
 
 
-def _plug_ins(plan: Plan, model: Model | Adapted, spec: AttackSpec | None) -> frozenset[str]:
+def _plug_ins(plan: Plan, model: Model | Adapted, spec: AttackSpec | None = None) -> frozenset[str]:
     """Modules that model, attack, task and dataset are from, this project's own among them."""
     found = {type(layer).__module__ for layer in model.modules()} | {type(plan.task).__module__}
     if model.architecture in MODELS.names():
@@ -213,4 +243,5 @@ def _attack_identity(spec: AttackSpec, strength: float, seed: int) -> Mapping[st
         "eps_255": strength,
         "norm": spec.norm,
         "seed": seed,
+        **({"inputs": dict(spec.attack.inputs)} if spec.attack.inputs else {}),
     }

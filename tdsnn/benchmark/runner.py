@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from tdsnn.benchmark.breakdown import radii
@@ -15,7 +16,10 @@ from tdsnn.benchmark.gradients import gradient_of
 from tdsnn.benchmark.masking import caveat, signs
 from tdsnn.benchmark.measure import Measured, Progress, Run, measure
 from tdsnn.benchmark.plan import ModelEntry, Plan
-from tdsnn.results import Cell, Result, ResultFolder
+from tdsnn.benchmark.temporal import measure_time
+from tdsnn.processes import ALONE, Team
+from tdsnn.result_folder import ResultFolder
+from tdsnn.results import Cell, Result
 from tdsnn.runtime import deterministic, environment
 
 
@@ -26,6 +30,7 @@ def run_bench(
     *,
     fresh: bool = False,
     progress: Progress = lambda images, label: None,
+    team: Team = ALONE,
 ) -> Result:
     """Measure all cells, compare paired models, and write the result into ``folder``.
 
@@ -34,12 +39,13 @@ def run_bench(
 
     Args:
         progress: told about every finished batch; the total is :func:`total_images`.
+        team: the processes that share the images; each of them calls this, and gets the result.
 
     Raises:
         IntegrityError: a stored cell is damaged.
     """
     started = time.perf_counter()
-    run = Run(plan=plan, folder=folder, fresh=fresh, progress=progress)
+    run = Run(plan=plan, folder=folder, fresh=fresh, progress=progress, team=team)
     with deterministic():
         measured = [measure(run, entry) for entry in entries]
         cells = [cell for one in measured for cell in one.cells]
@@ -47,12 +53,16 @@ def run_bench(
         models = tuple(
             _describe(run, entry, one, cells, entries) for entry, one in zip(entries, measured, strict=True)
         )
+        refused = {entry.name: one.refused for entry, one in zip(entries, measured, strict=True)}
+        in_time = measure_time(run, entries, refused=refused)
     result = Result(
         settings=plan.settings(),
         models=models,
         cells=tuple(cells),
         radii=tuple(radii(plan, entries, cells, run.scores)),
         comparisons=comparisons(plan, entries, cells, run.scores),
+        measurements=tuple(in_time.measurements),
+        shifts=tuple(in_time.shifts),
         provenance={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_s": round(time.perf_counter() - started, 3),
@@ -61,15 +71,18 @@ def run_bench(
             "resumed_cells": run.resumed,
             "sources": {entry.name: entry.source for entry in entries},
             "environment": environment(plan.device),
+            "processes": team.size,
+            **({"timings": in_time.timings} if in_time.timings else {}),
         },
     )
-    folder.write_result(result, run.scores)
+    team.once(partial(folder.write_result, result, run.scores, in_time.samples))
     return result
 
 
 def total_images(plan: Plan, entries: Sequence[ModelEntry]) -> int:
-    """How many images all cells together judge."""
-    return len(entries) * (1 + sum(len(spec.strengths) for spec in plan.attacks)) * plan.n
+    """How many images all cells together judge, and those that time metrics are measured on."""
+    cells = 1 + sum(len(spec.strengths) for spec in plan.attacks)
+    return len(entries) * (cells + len(plan.metrics)) * plan.n
 
 
 def _describe(

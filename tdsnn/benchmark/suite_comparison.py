@@ -15,10 +15,7 @@ from tdsnn.benchmark.pairing import Pairing
 from tdsnn.benchmark.seeds import over_seeds
 from tdsnn.results import Cell, Comparison, Figure, Place, Result
 from tdsnn.stats import holm
-from tdsnn.table import MARK, Table, interval, p_value, short, titled
-
-SIGNIFICANT = 0.05
-"""Adjusted p below which a difference is called one."""
+from tdsnn.table import MARK, SIGNIFICANT, Table, interval, p_value, short, titled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Suites: which attacks, strengths, images and checks a row of the leaderboard stands for.
+"""Suites: which attacks, strengths, time metrics, images and checks a row of the leaderboard stands for.
 
 A suite is one file of ``benchmarks/suites``, frozen under its name: ``suites.lock`` beside it has its SHA-256
 (``sha256sum -c suites.lock`` checks them all), and a changed suite is a new version with a new name::
@@ -13,6 +13,9 @@ A suite is one file of ``benchmarks/suites``, frozen under its name: ``suites.lo
     [[attacks]]
     attack = "square"
     on = "survivors"             # only images that all attacks before it left standing; default: "all"
+
+    [[metrics]]
+    metric = "entropy:steps=5+10"   # as of `tdsnn-zoo bench --metric`
 
     [masking]                    # what the tests for masked gradients may spend; without it none are made
     images = 128
@@ -48,6 +51,13 @@ class SuiteAttack(Table, frozen=True, kw_only=True):
     on: Literal["all", "survivors"] = "all"
 
 
+class SuiteMetric(Table, frozen=True, kw_only=True):
+    """One of ``[[metrics]]``."""
+
+    metric: str
+    """Time metric, ``NAME`` or ``NAME:KEY=VALUE,...``."""
+
+
 class Masking(Table, frozen=True, kw_only=True):
     """What the tests for masked gradients may spend; see :mod:`tdsnn.benchmark.masking`."""
 
@@ -67,7 +77,8 @@ class Suite(Table, frozen=True, kw_only=True):
     seed: Seed = 0
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 100
     eps: tuple[float | str, ...] = ()
-    attacks: Annotated[tuple[SuiteAttack, ...], Meta(min_length=1)]
+    attacks: tuple[SuiteAttack, ...] = ()
+    metrics: tuple[SuiteMetric, ...] = ()
     masking: Masking | None = None
 
 
@@ -111,7 +122,12 @@ def read_suite(name: str | os.PathLike[str]) -> NamedSuite:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{subject} is not TOML: {error}.") from error
-    return NamedSuite(name=text, sha256=digest, official=official, suite=check(document, Suite, name=subject))
+    suite = check(document, Suite, name=subject)
+    if not (suite.attacks or suite.metrics):
+        raise UsageError(
+            f"{subject} needs at least 1 attack or metric.", hint="Add a table [[attacks]] or [[metrics]]."
+        )
+    return NamedSuite(name=text, sha256=digest, official=official, suite=suite)
 
 
 def _folder() -> Path:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tdsnn.errors import TdsnnError
 from tdsnn.files import write_atomic
+from tdsnn.processes import is_main
 from tdsnn.table import Table as PlainTable
 
 _SVG_COLUMNS = 100
@@ -26,10 +27,12 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 def console(*, stderr: bool = False) -> Console:
     """A console on the current stdout (data) or stderr (messages).
 
-    Off a terminal lines keep their length: a pipe or a log has no width to fit.
+    Off a terminal lines keep their length: a pipe or a log has no width to fit. Of several processes only
+    the main one says anything.
     """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
+    width = None if stream.isatty() else 200
+    return Console(stderr=stderr, width=width, highlight=False, quiet=not is_main())
 
 
 def note(text: str) -> None:
@@ -40,6 +43,7 @@ def note(text: str) -> None:
 def fail(error: TdsnnError) -> None:
     """Show an error as one sentence and, below it, what to do next."""
     err = console(stderr=True)
+    err.quiet = False  # what only one process met, the others cannot tell
     err.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
     if error.hint:
         err.print(error.hint, markup=False, soft_wrap=True)
@@ -47,7 +51,8 @@ def fail(error: TdsnnError) -> None:
 
 def emit_json(document: Any) -> None:
     """Print a JSON document as data."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    if is_main():
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def show(found: PlainTable, *, svg: Path | None = None) -> None:
@@ -82,7 +87,7 @@ def table(
     for row in rows:
         grid.add_row(*map(Text, row))
     console().print(grid)
-    if svg is not None:
+    if svg is not None and is_main():
         canvas = Console(record=True, width=_SVG_COLUMNS, file=io.StringIO(), highlight=False)
         canvas.print(grid)
         write_atomic(svg, canvas.export_svg(title="tdsnn-zoo bench").encode())

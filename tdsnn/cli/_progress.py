@@ -1,17 +1,21 @@
-"""Bars on stderr that go away when the work is done."""
+"""How far work is, on stderr: bars that go away when it is done, and lines in a log."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tdsnn.cli import _output
 from tdsnn.progress import Progress
 
+LINE_SECONDS = 30.0
+"""Between two lines in a log."""
+
 
 @contextmanager
 def bar(what: str = "", *, unit: str = "") -> Iterator[Progress]:
-    """One bar while the block runs.
+    """One bar while the block runs; where there is no terminal, a line every half minute.
 
     Args:
         what: what is done, until the work says it.
@@ -28,10 +32,25 @@ def bar(what: str = "", *, unit: str = "") -> Iterator[Progress]:
         rich_progress.TimeRemainingColumn(),
     )
     err = _output.console(stderr=True)
-    with rich_progress.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as live:
+    if not err.is_terminal:
+        yield _lines(what, unit=unit)
+        return
+    with rich_progress.Progress(*columns, console=err, transient=True) as live:
         task = live.add_task(what, total=None)
 
         def show(done: int, total: int, doing: str = "", /) -> None:
             live.update(task, completed=done, total=total, description=doing or what)
 
         yield show
+
+
+def _lines(what: str, *, unit: str) -> Progress:
+    said = time.monotonic()
+
+    def show(done: int, total: int, doing: str = "", /) -> None:
+        nonlocal said
+        if time.monotonic() - said >= LINE_SECONDS:
+            said = time.monotonic()
+            _output.note(f"{doing or what}: {done:,} of {total:,} {unit}".rstrip())
+
+    return show

@@ -12,14 +12,19 @@ import typer
 from tdsnn.benchmark.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
 from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output, _progress
+from tdsnn.drawing import require_format
 from tdsnn.errors import GateError, Interrupted
+from tdsnn.processes import is_main
 from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
     from tdsnn.results import Result
 
-# The registry of tdsnn.attacks itself would import torch, which --help must not.
+# The registries of the packages themselves would import torch, which --help must not.
 _KNOWN_ATTACKS = ", ".join(Registry[object]("attack", "tdsnn.attacks", "tdsnn-zoo bench --help").names())
+_KNOWN_METRICS = ", ".join(
+    Registry[object]("time metric", "tdsnn.temporal", "tdsnn-zoo bench --help").names()
+)
 
 _Models = Annotated[
     list[str] | None,
@@ -55,6 +60,16 @@ _Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Steps of attacks that state none. Default: the attack's own (10)"),
 ]
+_Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"Metric of time, repeatable: {_KNOWN_METRICS}; a key is one of its settings. No attack is then "
+        "made unless it is named.",
+        show_default=False,
+    ),
+]
 _Data = Annotated[
     str | None,
     typer.Option(
@@ -70,7 +85,7 @@ _Suite = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME|FILE",
-        help=f"Frozen set of attacks, strengths, images and checks: {', '.join(suite_names())}; or a file of "
+        help=f"Frozen set of attacks, metrics, images and checks: {', '.join(suite_names())}; or a file of "
         "your own.",
         show_default=False,
     ),
@@ -97,7 +112,9 @@ def command(
         int | None,
         typer.Option(
             "--n",
-            help="Number of test images, from the first on. Default: 1000, or the suite's.",
+            "--images",
+            help="Number of test images, from the first on; --images under torchrun, which has options that "
+            "begin with --n. Default: 1000, or the suite's.",
             show_default=False,
         ),
     ] = None,
@@ -115,9 +132,18 @@ def command(
         ),
     ] = None,
     steps: _Steps = None,
+    metric: _Metrics = None,
+    early_exit: Annotated[
+        bool,
+        typer.Option("--early-exit", help="Time steps saved and accuracy lost: --metric early_exit."),
+    ] = False,
     out: _Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute what is stored.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the table into this file.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw accuracy against the radius into this .png or .svg file."),
+    ] = None,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Compare models under attack on real images.
@@ -125,6 +151,7 @@ def command(
     Accuracy without and under attack with 95 % intervals, and the paired difference to the twin. Numbers
     are the same for the same seed; finished batches are kept, so a stopped run goes on where it was. An
     attack or a model that a gate refuses has no number, the others have theirs, and the exit code is 5.
+    Metrics say how models answer in time; they are drawn beside the result.
 
     Examples:
 
@@ -136,14 +163,23 @@ def command(
 
     * `tdsnn-zoo bench sresnet18 --suite standard-v1` is what a row of the published table says
 
+    * `tdsnn-zoo bench tsresnet18 --suite time-v1` is about time: latency, accuracy at each step, entropy
+
+    * `tdsnn-zoo bench tsresnet18 --metric entropy:steps=5+10 --metric latency --n 200`
+
     * `tdsnn-zoo bench my_nets:spiking_resnet --data cifar10` takes any network of PyTorch
 
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
+
+    * `torchrun --nproc-per-node 2 -m tdsnn bench sresnet18 --suite standard-v1` shares the images
     """
+    if plot is not None:
+        require_format(plot)
     request = _Request(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or ()),
         eps=tuple(eps or ()),
+        metrics=(*(metric or ()), *(("early_exit",) if early_exit else ())),
         data=data,
         suite=suite,
         n=n,
@@ -157,19 +193,40 @@ def command(
     if as_json:
         _output.emit_json(result.document())
     else:
-        from tdsnn.result_tables import tables
+        from tdsnn.result_tables import conclusions, tables
 
         for place, table in enumerate(tables(result)):
             _output.show(table, svg=svg if place == 0 else None)
+        for sentence in conclusions(result):
+            _output.note(sentence)
+    if plot is not None:
+        _draw(result, plot)
     _output.note(f"Result: {folder / 'result.json'}")
-    failed = [cell for cell in result.cells if cell.error is not None]
+    if result.radii and suite is None:
+        _output.note(f"Stronger attacks, and tests for masked gradients: {request.stronger()}")
+    _require_numbers(result)
+
+
+def _require_numbers(result: Result) -> None:
+    cells = [(f"{one.model} under {one.title} {one.eps_255:g}", one.error) for one in result.cells]
+    cells += [(f"{one['metric']} of {one['model']}", one["error"]) for one in result.measured]
+    failed = [f"{what}: {why}" for what, why in cells if why is not None]
     if failed:
-        first = failed[0]
         raise GateError(
-            f"{len(failed)} of {len(result.cells)} cells have no number; the first, {first.model} under "
-            f"{first.title} {first.eps_255:g}: {first.error}",
+            f"{len(failed)} of {len(cells)} cells have no number; the first, {failed[0]}",
             hint="All others are in the result. The same command tries these again.",
         )
+
+
+def _draw(result: Result, plot: Path) -> None:
+    if not result.radii:
+        _output.note(f"No figure: no attack with a radius has a number, so {plot} was not written.")
+        return
+    if is_main():
+        from tdsnn.benchmark.robustness_curve import draw
+
+        draw(result, plot)
+    _output.note(f"Figure: {plot}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +236,7 @@ class _Request:
     models: tuple[str, ...]
     attacks: tuple[str, ...]
     eps: tuple[str, ...]
+    metrics: tuple[str, ...]
     data: str | None
     suite: str | None
     n: int | None
@@ -188,6 +246,11 @@ class _Request:
     steps: int | None
     out: Path | None
 
+    def stronger(self) -> str:
+        """What to type for a number that somebody tried hard to lower."""
+        words = ["tdsnn-zoo", "bench", *self.models, *(["--data", self.data] if self.data else [])]
+        return shlex.join([*words, "--suite", "standard-v1"])
+
     def command_line(self, *, json: bool) -> str:
         """What to type to go on. Finished batches are kept, so never with ``--fresh``."""
         words = ["tdsnn-zoo", "bench", *self.models]
@@ -195,6 +258,8 @@ class _Request:
             words += ["--attack", name]
         for value in self.eps:
             words += ["--eps", value]
+        for name in self.metrics:
+            words += ["--metric", name]
         options = {
             "--data": self.data,
             "--suite": self.suite,

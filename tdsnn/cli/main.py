@@ -64,7 +64,3 @@ def main(arguments: list[str] | None = None) -> None:
         # What shows messages is perhaps what was being imported.
         sys.stderr.write("Stopped.\n")
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

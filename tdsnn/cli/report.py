@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdsnn.cli import _output
+from tdsnn.drawing import require_format
 from tdsnn.errors import MissingError, TdsnnError
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ def sweep_command(
             "is exactly one, else the first group.",
         ),
     ] = None,
-    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the figure into this file.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Draw the figure into this file.")] = None,
+    plot: Annotated[
+        list[Path] | None,
+        typer.Option("--plot", help="Draw the figure into this .png or .svg file; repeatable."),
+    ] = None,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Compare what a sweep tried: accuracy on the held-out images, topography and time of each setting.
@@ -84,26 +87,27 @@ def sweep_command(
 
     * `tdsnn-zoo report sweep runs/strengths/results.json`
 
-    * `tdsnn-zoo report sweep runs/strengths/results.json --baseline alpha-0.03 --svg strengths.svg`
+    * `tdsnn-zoo report sweep runs/strengths/results.json --baseline alpha-0.03 --plot strengths.svg`
 
     * `tdsnn-zoo report sweep strengths --json`
     """
     from tdsnn.report._sweep_documents import find_sweep
     from tdsnn.report.sweep import summarise
 
+    for path in plot or ():
+        require_format(path)
     report = summarise(find_sweep(name), baseline=baseline)
-    files = {kind: path for kind, path in (("svg", svg), ("png", png)) if path is not None}
-    if files:
+    if plot:
         from tdsnn.report._sweep_figure import draw
 
-        draw(report, files)
+        draw(report, plot)
     if as_json:
         _output.emit_json(report.document())
     else:
         from tdsnn.cli._sweep_table import show
 
         show(report)
-    for path in files.values():
+    for path in plot or ():
         _output.note(f"Figure: {path}")
 
 

@@ -20,7 +20,7 @@ Examples:
 
     tdsnn-zoo train tsresnet18.fashion_mnist --resume
 
-    torchrun --nproc-per-node 2 -m tdsnn.cli.main train tsresnet18.fashion_mnist
+    torchrun --nproc-per-node 2 -m tdsnn train tsresnet18.fashion_mnist
 """
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tdsnn.data._cache import Cached
+    from tdsnn.data._cache import Cached, Rows
 
 _BAD_SOURCE_HINT = "Fetch the file again, or remove it so that another source is used."
 
@@ -84,22 +84,41 @@ class Split:
     """File or package the samples were first read from."""
     task: str = "classification"
     """What a network learns here, a name of ``tdsnn.tasks``."""
+    rows: Rows | None = None
+    """What the rows must be, of a split that was stored before; None of one that was just decoded."""
 
     def take(self, indices: slice | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W), float in [0, 1], and classes (N,), int64, copied from disk."""
-        import numpy as np
+        """Images (N, C, H, W), float in [0, 1], and classes (N,), int64, copied from disk.
+
+        Raises:
+            IntegrityError: a row is not what was decoded.
+        """
         import torch
 
-        images, labels = np.array(self.images[indices]), np.array(self.labels[indices])
+        images, labels = self._read(indices)
         return torch.from_numpy(images).float().div_(255), torch.from_numpy(labels)
+
+    def targets(self, indices: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Classes (N,) of rows, checked as by :meth:`take`."""
+        return self._read(indices)[1]
+
+    def _read(self, indices: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Copies of rows, which were compared with what they must be."""
+        import numpy as np
+
+        images, labels = np.array(self.images[indices]), np.array(self.labels[indices])
+        if self.rows is not None:
+            self.rows.check(images, labels, np.arange(len(self.labels))[indices])
+        return images, labels
 
     def select(self, indices: NDArray[np.int64], *, name: str) -> Split:
         """Rows in ascending order as a split in memory; ``name`` says in ``origin`` what they are."""
         from tdsnn.data import _cache
 
-        images, labels = self.images[indices], self.labels[indices]
-        _, digest = _cache.canonical_order(images, labels)
-        return replace(self, images=images, labels=labels, digest=digest, origin=f"{name} of {self.origin}")
+        images, labels = self._read(indices)
+        digest = self.rows.digest(indices) if self.rows else _cache.canonical_order(images, labels)[1]
+        origin = f"{name} of {self.origin}"
+        return replace(self, images=images, labels=labels, digest=digest, origin=origin, rows=None)
 
 
 DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")
@@ -206,6 +225,7 @@ def _as_split(name: str, split: str, cached: Cached) -> Split:
         pinned=info.digest is not None,
         origin=cached.record.origin,
         task=dataset.task,
+        rows=cached.rows,
     )
 
 

@@ -1,22 +1,26 @@
-"""Decoded splits on disk: two memory-mapped arrays and a small record for each.
+"""Decoded splits on disk: two memory-mapped arrays, a digest of each row, and a small record for each.
 
 Rows are kept in *canonical order*, sorted by the sha256 of each sample's shape, pixels and label, so that
 "the first n test images" are the same images whatever mirror they came from, in whatever order and encoding.
-The digest of a split is the sha256 of those sorted sample hashes, so it too depends on content alone.
+The digest of a split is the sha256 of those sorted sample hashes, so it too depends on content alone. The
+hashes are kept beside the arrays: they are checked against the split's digest when it is opened, and rows
+against them when they are first used, so that n images cost n images.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tdsnn.data._arrays import open_array
 from tdsnn.errors import IntegrityError, MissingError, TdsnnError
-from tdsnn.files import atomic, write_atomic
+from tdsnn.files import atomic, read_json, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,43 @@ class Cached:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    rows: Rows
     record: Record
     path: Path
     """File of the images."""
+
+
+class Rows:
+    """What rows must hash to; each is checked once in a process.
+
+    Args:
+        digests: uint8 (N, 32), sha256 of each row, in canonical order.
+        path: file of the images, for the message.
+    """
+
+    def __init__(self, digests: NDArray[np.uint8], path: Path) -> None:
+        self._digests, self._path = digests, path
+        self._checked = np.zeros(len(digests), dtype=np.bool_)
+
+    def check(self, images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Compare images and labels, which are these rows, with what they must be.
+
+        Raises:
+            IntegrityError: naming the first row that differs.
+        """
+        new = np.flatnonzero(~self._checked[rows])
+        wrong = (row_digests(images[new], labels[new]) != self._digests[rows[new]]).any(1)
+        if wrong.any():
+            raise IntegrityError(
+                f"{self._path} was changed after it was decoded: {int(wrong.sum())} of the "
+                f"{len(rows)} rows that are used, the first row {int(rows[new][wrong][0])}.",
+                hint=f"Decode it again: tdsnn-zoo data fetch {self._path.parent.name}",
+            )
+        self._checked[rows] = True
+
+    def digest(self, rows: NDArray[np.int64]) -> str:
+        """Digest of a split that has these rows only, in ascending order."""
+        return hashlib.sha256(self._digests[rows].tobytes()).hexdigest()
 
 
 def canonical_order(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[NDArray[np.intp], str]:
@@ -53,17 +91,22 @@ def canonical_order(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tup
     Returns:
         Indices (N,) that sort the rows, and 64 hex digits.
     """
+    digests = row_digests(images, labels)
+    keys = [row.tobytes() for row in digests]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
+    return order, hashlib.sha256(digests[order].tobytes()).hexdigest()
+
+
+def row_digests(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Sha256 of shape, pixels and label of each row, uint8 (N, 32)."""
     shape = "x".join(map(str, images.shape[1:])).encode()
-    encoded_labels = np.ascontiguousarray(labels, dtype="<i8")
-    keys = []
-    for image, label in zip(images, encoded_labels, strict=True):
+    found = bytearray()
+    for image, label in zip(images, np.ascontiguousarray(labels, dtype="<i8"), strict=True):
         sample = hashlib.sha256(shape)
         sample.update(np.ascontiguousarray(image).data)
         sample.update(label.tobytes())
-        keys.append(sample.digest())
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    digest = hashlib.sha256(b"".join(keys[index] for index in order)).hexdigest()
-    return np.array(order, dtype=np.intp), digest
+        found += sample.digest()
+    return np.frombuffer(bytes(found), dtype=np.uint8).reshape(len(images), hashlib.sha256().digest_size)
 
 
 def write(
@@ -83,10 +126,11 @@ def write(
     Raises:
         TdsnnError: the disk is full or the folder cannot be written.
     """
-    images_path, labels_path, record_path = _paths(folder, split, digest)
+    images_path, labels_path, rows_path, record_path = _paths(folder, split, digest)
     try:
         _write_array(images_path, images)
         _write_array(labels_path, labels)
+        write_atomic(rows_path, row_digests(images, labels).tobytes())
         record = Record(
             digest=digest,
             shape=images.shape,
@@ -103,7 +147,7 @@ def write(
 
 
 def read(folder: Path, split: str, *, digest: str | None) -> Cached:
-    """Open a stored split after checking sizes, shape and recorded digest, not yet its content.
+    """Open a stored split after checking sizes, shape and digests, but not yet its rows.
 
     Args:
         digest: the pinned digest; without one, whatever was stored for the split is opened.
@@ -117,7 +161,7 @@ def read(folder: Path, split: str, *, digest: str | None) -> Cached:
         prefix = stored[0].stem.removeprefix(f"{split}-") if stored else ""
     else:
         prefix = digest
-    images_path, labels_path, record_path = _paths(folder, split, prefix)
+    images_path, labels_path, rows_path, record_path = _paths(folder, split, prefix)
     if not prefix or not record_path.is_file():
         raise MissingError(f"nothing stored in {folder}")
     try:
@@ -127,8 +171,8 @@ def read(folder: Path, split: str, *, digest: str | None) -> Cached:
         for path, size in ((images_path, record.images_bytes), (labels_path, record.labels_bytes)):
             if path.stat().st_size != size:
                 raise IntegrityError(f"{path} has {path.stat().st_size} bytes, expected {size}")
-        images = np.load(images_path, mmap_mode="r", allow_pickle=False)
-        labels = np.load(labels_path, mmap_mode="r", allow_pickle=False)
+        images, labels = open_array(images_path), open_array(labels_path)
+        digests = _stored_digests(rows_path, images, labels)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"{record_path.stem} in {folder} is damaged: {error}") from error
     if (images.shape, images.dtype, labels.shape, labels.dtype) != (
@@ -138,7 +182,20 @@ def read(folder: Path, split: str, *, digest: str | None) -> Cached:
         np.dtype(np.int64),
     ):
         raise IntegrityError(f"{images_path} does not have the recorded shape {record.shape}")
-    return Cached(images=images, labels=labels, record=record, path=images_path)
+    if hashlib.sha256(digests.tobytes()).hexdigest() != record.digest:
+        raise IntegrityError(f"{rows_path} does not have the recorded digest {record.digest}")
+    rows = Rows(digests.reshape(len(images), -1), images_path)
+    return Cached(images=images, labels=labels, rows=rows, record=record, path=images_path)
+
+
+def _stored_digests(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Digests of the rows, flat; computed for a split that was stored before there were any."""
+    if path.is_file():
+        return np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    digests = row_digests(images, labels)
+    with suppress(TdsnnError):  # a cache that only others may write
+        write_atomic(path, digests.tobytes())
+    return digests.ravel()
 
 
 def check(cached: Cached) -> None:
@@ -154,13 +211,16 @@ def check(cached: Cached) -> None:
         raise IntegrityError(f"{cached.path} has sha256 {found} as expected, but its rows are out of order.")
 
 
-def _paths(folder: Path, split: str, digest: str) -> tuple[Path, Path, Path]:
+def _paths(folder: Path, split: str, digest: str) -> tuple[Path, Path, Path, Path]:
     stem = f"{split}-{digest[:12]}"
-    return folder / f"{stem}.images.npy", folder / f"{stem}.labels.npy", folder / f"{stem}.json"
+    images, labels, rows, record = (
+        folder / f"{stem}.{ending}" for ending in ("images.npy", "labels.npy", "rows.sha256", "json")
+    )
+    return images, labels, rows, record
 
 
 def _load_record(path: Path) -> Record:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("digest"), str):
         raise ValueError("the record has no digest")
     count, channels, height, width = content.pop("shape")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import zlib
 from collections.abc import Sequence
@@ -12,9 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tdsnn.data._pictures import decode
 from tdsnn.errors import IntegrityError
 from tdsnn.progress import Progress
 
+LARGEST_SPLIT = 2**34
+"""Bytes of decoded pixels, 16 GiB; a few bytes of a header can state any number."""
 _BATCH = 1000
 _HINT = "Fetch the file again, or remove it so that another source is used."
 _IDX_UINT8 = 0x08
@@ -43,6 +45,10 @@ def read_parquet(
             missing = {image, label} - set(file.schema_arrow.names)
             if missing:
                 raise IntegrityError(f"{path} has no column {', '.join(sorted(missing))}.", hint=_HINT)
+            _require_sane(total * math.prod(shape), path)
+            if not pa.types.is_integer(file.schema_arrow.field(label).type):
+                kind = file.schema_arrow.field(label).type
+                raise IntegrityError(f"{path} has labels of type {kind}, not whole numbers.", hint=_HINT)
             images = np.empty((total, *shape), dtype=np.uint8)
             labels = np.empty(total, dtype=np.int64)
             start = 0
@@ -59,18 +65,13 @@ def read_parquet(
 
 
 def _decode(cell: object, shape: tuple[int, int, int], *, path: Path, row: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
     channels, height, width = shape
     data = cell.get("bytes") if isinstance(cell, dict) else None
     if not isinstance(data, bytes):
         raise IntegrityError(f"Image {row} of {path} holds no encoded image.", hint=_HINT)
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            # Grey stored as WebP decodes to equal R, G and B, which Pillow turns into that same grey.
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports broken PNG chunks as SyntaxError
-        raise IntegrityError(f"Image {row} of {path} cannot be decoded: {error}.", hint=_HINT) from error
+    # Grey stored as WebP decodes to equal R, G and B, which Pillow turns into that same grey.
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.asarray(decode(data, name=f"Image {row} of {path}", mode=mode, hint=_HINT))
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[0]}x{pixels.shape[1]}"
         raise IntegrityError(f"Image {row} of {path} is {found}, expected {height}x{width}.", hint=_HINT)
@@ -97,11 +98,7 @@ def read_images(
     channels, height, width = shape
     images = np.empty((len(paths), *shape), dtype=np.uint8)
     for index, path in enumerate(paths):
-        try:
-            with Image.open(path) as picture:
-                plain = picture.convert("L" if channels == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError) as error:  # as in _decode
-            raise IntegrityError(f"{path} cannot be decoded: {error}.", hint=_HINT) from error
+        plain = decode(path, name=str(path), mode="L" if channels == 1 else "RGB", hint=_HINT)
         if plain.width < width or plain.height < height:
             found = f"{plain.height}x{plain.width}"
             raise IntegrityError(f"{path} is {found}, expected at least {height}x{width}.", hint=_HINT)
@@ -139,12 +136,21 @@ def read_idx(
 def _read_idx_array(path: Path) -> NDArray[np.uint8]:
     try:
         with gzip.open(path) as file:
-            content = file.read()
+            head = file.read(4)
+            rank = head[3] if head[:3] == bytes([0, 0, _IDX_UINT8]) and len(head) > 3 else 0
+            sizes = [int.from_bytes(file.read(4), "big") for _ in range(rank)]
+            _require_sane(math.prod(sizes), path)
+            # One byte more would show that there are more; all that follow may be a thousand times as many.
+            content = file.read(math.prod(sizes) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise IntegrityError(f"{path} is not a readable gzip file: {error}.", hint=_HINT) from error
-    rank = content[3] if content[:3] == bytes([0, 0, _IDX_UINT8]) and len(content) > 3 else 0
-    start = 4 + 4 * rank
-    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    if not rank or math.prod(sizes) != len(content) - start:
+    if not rank or math.prod(sizes) != len(content):
         raise IntegrityError(f"{path} is not an IDX file of bytes, or it is truncated.", hint=_HINT)
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(sizes)
+    return np.frombuffer(content, dtype=np.uint8).reshape(sizes)
+
+
+def _require_sane(size: int, path: Path) -> None:
+    if size > LARGEST_SPLIT:
+        raise IntegrityError(
+            f"{path} states {size:,} bytes of pixels; at most {LARGEST_SPLIT:,} are read.", hint=_HINT
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdsnn import paths
 from tdsnn.data._base import DATASETS, Split, load_split
-from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _ARRAYS = "Images are uint8 (N, C, H, W) or (N, H, W), 0 to 255; labels whole numbers (N,) from 0 on."
-_LARGEST_SIDE = 1024
-"""Pixels; a larger picture is refused before it is decoded."""
 
 
 def open_test_split(
@@ -53,19 +51,14 @@ def open_test_split(
 
 
 def _array(path: Path) -> NDArray[Any]:
-    import numpy as np
+    from tdsnn.data._arrays import open_array
 
     try:
-        found = np.load(path, allow_pickle=False, mmap_mode="r")
+        return open_array(path)
     except FileNotFoundError as error:
         raise UsageError(
             f"There is no file {path}.", hint="Two arrays: --data IMAGES.npy,LABELS.npy"
         ) from error
-    except (OSError, ValueError, EOFError) as error:
-        raise IntegrityError(f"{path} is no array of NumPy: {error}.") from error
-    if not isinstance(found, np.ndarray):
-        raise IntegrityError(f"{path} holds several arrays, not one.", hint="Save each as .npy.")
-    return found
 
 
 def _of_arrays(images: NDArray[Any], labels: NDArray[Any], *, origin: str) -> Split:
@@ -125,16 +118,8 @@ def _of_folder(folder: Path) -> Split:
 
 def _decoded(file: Path) -> NDArray[np.uint8]:
     import numpy as np
-    from PIL import Image
 
-    try:
-        with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture:
-            if max(picture.size) > _LARGEST_SIDE:
-                raise UsageError(
-                    f"{file} has {picture.size} pixels; at most {_LARGEST_SIDE} a side are read."
-                )
-            # A palette or an alpha channel is turned into colours; grey stays grey.
-            pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise IntegrityError(f"{file} cannot be decoded: {error}.") from error
+    from tdsnn.data._pictures import decode
+
+    pixels = np.asarray(decode(file, name=str(file)))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -7,8 +7,11 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 import torch
 
 from tdsnn.errors import MissingError
+from tdsnn.files import sha256_of
 from tdsnn.paths import cache_dir
 from tdsnn.runtime import cpu_info
 
@@ -36,6 +40,8 @@ _FLAGS = (
 )
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_S = 300
+_ROOT = 0
+"""Whose files everybody trusts."""
 NOTICE = "Preparing compiled operators (about 30 s the first time) ..."
 """What a command says before it asks for the library."""
 STORAGE = {torch.float32: 0, torch.bfloat16: 1}
@@ -85,9 +91,8 @@ def library() -> Library:
     if compiler is None:
         return Library(None, f"no C++ compiler found (looked for $CXX, {', '.join(_COMPILERS)})")
     try:
-        path = cache_dir() / "kernels" / f"{_key(compiler)}.so"
-        if not path.exists():
-            _compile(compiler, path)
+        folder, key = private_folder(), _key(compiler)
+        path = find_built(folder, key) or _compile(compiler, folder, key)
         handle = ctypes.CDLL(str(path))
         for name, types in _SIGNATURES.items():
             getattr(handle, name).argtypes = types
@@ -115,11 +120,51 @@ def cpu_features() -> str:
     return cpu_info("flags", "Features") or platform.processor()
 
 
-def _compile(compiler: str, target: Path) -> None:
-    """Write ``target`` in one step: processes that start together each compile, and the last one stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
+def private_folder() -> Path:
+    """Where this user's libraries are: each user of a shared cache builds and loads their own, because what
+    is loaded runs."""
+    return cache_dir() / "kernels" / f"user-{_user()}"
+
+
+def find_built(folder: Path, key: str) -> Path | None:
+    """The library with this key that is what was built; one that may not be is removed, and said so.
+
+    The name has the SHA-256 of the content, so that a file which was cut off is never loaded.
+    """
+    for path in sorted(folder.glob(f"{key}.*.so")):
+        reason = _doubt(folder) or _doubt(path)
+        if not reason and path.suffixes[-2] != f".{sha256_of(path)}":
+            reason = "its content was changed"
+        if not reason:
+            return path
+        warnings.warn(f"'{path}' is not loaded but built again: {reason}.", stacklevel=2)
+        with suppress(OSError):
+            path.unlink()
+    return None
+
+
+def _doubt(path: Path) -> str:
+    """Why somebody else may have put this here; empty if nobody can have."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return f"'{path}' is a link"
+    if found.st_uid not in (_user(), _ROOT):
+        return f"'{path}' belongs to another user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write '{path}'"
+    return ""
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else _ROOT
+
+
+def _compile(compiler: str, folder: Path, key: str) -> Path:
+    """Build in one step: processes that start together each compile, and the last one stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(stat.S_IRWXU)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = Path(temporary) / "operators.so"
         sources = [str(_FOLDER / name) for name in _SOURCES]
         subprocess.run(
             [compiler, *_FLAGS, "-o", str(made), *sources],
@@ -128,7 +173,8 @@ def _compile(compiler: str, target: Path) -> None:
             text=True,
             timeout=_TIMEOUT_S,
         )
-        made.replace(target)
+        made.chmod(stat.S_IRWXU)
+        return made.replace(folder / f"{key}.{sha256_of(made)}.so")
 
 
 def _last_line(error: Exception) -> str:

@@ -10,22 +10,18 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from tdsnn.files import atomic
+from tdsnn.drawing import COLOURS, CONTROL, FORMATS, drawing, save_figure
 from tdsnn.maps.survey import SHUFFLED, Survey
 from tdsnn.metrics._base import METRICS, Curve, UnitMap
 from tdsnn.progress import Progress, silent
 
-_FORMATS = ("png", "svg")
-_DPI = 150
 _PANEL = 3.1
 """Side of one panel, inches."""
 _PIXELS = 480
 """Side of the image of a map."""
 _WHEEL = "hsv"
-_COLOURS, _CONTROL = ("#c0392b", "#2c6fbb", "#2a9d5c", "#8e44ad"), "#8a8a8a"
 
 
 def draw(
@@ -55,20 +51,17 @@ def draw(
     written: list[Path] = []
     for done, (name, picture, place) in enumerate(plans):
         progress(done, len(plans), f"drawing {name}")
-        canvas = picture(survey, *place)
-        if canvas is not None:
-            written += _save(canvas, folder / name)
+        with drawing(name):
+            canvas = picture(survey, *place)
+            if canvas is not None:
+                written += _save(canvas, folder / name)
     return tuple(written)
 
 
 def _save(canvas: Canvas, stem: Path) -> Iterator[Path]:
-    FigureCanvasAgg(canvas)
-    for suffix in _FORMATS:
+    for suffix in FORMATS:
         path = stem.with_name(f"{stem.name}.{suffix}")
-        # Without a date and with a fixed salt equal surveys give equal files.
-        with mpl.rc_context({"svg.hashsalt": stem.name}), atomic(path) as temporary:
-            metadata = {"Date": None} if suffix == "svg" else None
-            canvas.savefig(temporary, format=suffix, dpi=_DPI, metadata=metadata)
+        save_figure(canvas, path)
         # Laid out once: that takes longer than the drawing.
         canvas.set_layout_engine("none")
         yield path
@@ -249,7 +242,7 @@ def _bars(survey: Survey, metric: str) -> Canvas | None:
 
 
 def _colour(name: str, place: int) -> str:
-    return _CONTROL if name == SHUFFLED else _COLOURS[place % len(_COLOURS)]
+    return CONTROL if name == SHUFFLED else COLOURS[place % len(COLOURS)]
 
 
 def _caption(canvas: Canvas, survey: Survey, metric: str, text: str) -> None:

@@ -26,10 +26,10 @@ def floc(shape: Shape) -> StimulusSet:
     split = load_split("floc", "train")
     category_of = {part: place for place, parts in enumerate(CATEGORIES.values()) for part in parts}
     subcategories = [name for name in split.classes if name in category_of]
-    kept = np.array([split.classes[label] in category_of for label in split.labels])
-    names = [split.classes[label] for label in split.labels[kept]]
+    wanted = [split.classes[label] in category_of for label in split.targets(slice(None))]
+    grey, labels = split.take(np.flatnonzero(wanted))
+    names = [split.classes[label] for label in labels.tolist()]
     channels, height, width = shape
-    grey = torch.from_numpy(np.array(split.images[kept])).float().div_(255)
     reduced = F.interpolate(grey, size=(height, width), mode="bilinear", antialias=True).clamp_(0, 1)
     return StimulusSet(
         name="floc",

@@ -12,6 +12,8 @@ from tdsnn.kernels.surrogates import Memory, Surrogate
 
 _SPIKES = ("surrogate_function", "spike_grad")
 """Where the layers of SpikingJelly and of snnTorch keep the function from potential - threshold to spikes."""
+_POTENTIALS = ("v", "mem")
+"""Where they keep the potential after a step."""
 Slopes = Callable[[Tensor, Memory], Tensor]
 """Distances from the threshold (T, N, S, C) and what was noted about them, to derivatives."""
 
@@ -77,3 +79,10 @@ def spiking_layers(net: nn.Module) -> list[tuple[nn.Module, str]]:
         for place in _SPIKES
         if callable(getattr(layer, place, None))
     ]
+
+
+def potential_bytes(net: nn.Module, *, samples: int) -> float:
+    """Bytes of potentials that the spiking layers hold for each of the samples of the last call; 0: none."""
+    found = [getattr(layer, place, None) for layer, _ in spiking_layers(net) for place in _POTENTIALS]
+    held = [one for one in found if isinstance(one, Tensor) and one.ndim and len(one) == samples]
+    return sum(one.numel() * one.element_size() for one in held) / samples

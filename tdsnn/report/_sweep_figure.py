@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from tdsnn.files import atomic
+from tdsnn.drawing import drawing, save_figure
 from tdsnn.report._placing import place_names
 from tdsnn.report._sweep_groups import Group, Mean
 from tdsnn.report.sweep import SweepReport
 
-_DPI = 150
 _SIZE = (6.4, 4.8)
 """Inches."""
 _SALT = "tdsnn-zoo sweep"
@@ -26,22 +23,19 @@ _CHARACTERS_PER_INCH = 18
 """Of the caption."""
 
 
-def draw(report: SweepReport, files: Mapping[str, Path]) -> None:
+def draw(report: SweepReport, files: Iterable[Path]) -> None:
     """Draw a report; equal reports give equal files, without a display.
 
     Args:
-        files: ``svg`` or ``png`` to the file that is written.
+        files: to be written, ``.png`` or ``.svg``.
 
     Raises:
         TdsnnError: a file cannot be written.
     """
-    # A user's matplotlibrc must not change official figures.
-    with style.context("default"), mpl.rc_context({"svg.hashsalt": _SALT}):
+    with drawing(_SALT):
         canvas = _figure(report)
-        for kind, path in files.items():
-            metadata = {"Date": None} if kind == "svg" else None
-            with atomic(path) as temporary:
-                canvas.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)
+        for path in files:
+            save_figure(canvas, path)
 
 
 def _figure(report: SweepReport) -> Canvas:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from tdsnn.errors import Interrupted, MissingError, UsageError
 from tdsnn.files import file_error, sha256_of
 from tdsnn.kernels._library import NOTICE
 from tdsnn.paths import runs_dir
+from tdsnn.processes import is_main
 from tdsnn.progress import Note, unheard
 from tdsnn.runtime import choose_device, environment
 from tdsnn.schema import WEIGHTS_FILE, Manifest
@@ -87,7 +87,7 @@ def train(
         )
     folder = Path(run_dir) if run_dir is not None else runs_dir() / manifest.name
     target = choose_device(device)
-    if not _is_main():
+    if not is_main():
         note = unheard
     if manifest.recipe.compile and target.type == "cpu":
         note(NOTICE)
@@ -107,15 +107,10 @@ def train(
         ) from error
 
 
-def _is_main() -> bool:
-    # As torchrun says; an accelerator that knew it does not exist yet.
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def _alone(folder: Path, manifest: Manifest, *, resume: bool) -> Iterator[None]:
     """Keep other trainings out of the folder, and the settings in it, before anything that takes time."""
-    if not _is_main():
+    if not is_main():
         yield
         return
     if folder.exists() and not folder.is_dir():
@@ -168,7 +163,7 @@ def _train(
     )
     made_with = environment(trainer.device) | {"processes": trainer.processes}
     trainer.run(watcher)
-    if not _is_main():
+    if not is_main():
         return None
     outcome = Outcome(
         name=manifest.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -356,3 +357,36 @@ def test_the_function_gives_the_numbers_of_the_command(
         assert f"{row.accuracy.value:.1f} [{row.accuracy.low:.1f}" in text
     assert f"{TOPO} and {TWIN} on toy, n = {N}" in text
     assert {*text.split()} - {*shown.replace("│", " ").split()} <= {"-" * width for width in range(1, 99)}
+
+
+def test_the_plot_shows_what_is_left_at_each_radius(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "curve.svg"
+    assert run(TWIN, "--attack", "fgsm", "--eps", "2", "--eps", "8", "--n", str(N), "--plot", str(plot)) == 0
+    assert f"Figure: {plot}" in capsys.readouterr().err
+    assert plot.read_bytes().startswith(b"<?xml")
+    assert run(TWIN, "--attack", "gaussian", "--n", str(N), "--plot", str(tmp_path / "none.png")) == 0
+    assert "No figure: no attack with a radius" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()
+    assert run(TWIN, "--plot", "curve.jpg") == 2
+    assert "A figure is a .png or .svg file, not 'curve.jpg'." in capsys.readouterr().err
+
+
+def test_the_table_ends_with_what_it_means_and_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(TOPO, "--attack", "fgsm", "--eps", "2", "--eps", "8", "--n", str(N)) == 0
+    said = capsys.readouterr().err
+    assert re.search(
+        r"(No difference between tsresnet18 and its twin sresnet18 is shown|t?sresnet18 keeps more than \w+) "
+        r"under fgsm at 8/255: [+-]\d",
+        said,
+    )
+    assert f"tdsnn-zoo bench {TOPO} --suite standard-v1" in said
+
+
+def test_a_log_gets_lines_of_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tdsnn.cli._progress.LINE_SECONDS", 0.0)
+    assert run(TWIN, "--attack", "fgsm", "--eps", "2", "--n", str(N)) == 0
+    assert f"{TWIN}: fgsm 2: {2 * N} of {2 * N} images" in capsys.readouterr().err

@@ -114,6 +114,18 @@ def test_what_cannot_be_compared(
     assert printed.out == ""
 
 
+def test_a_suite_without_attacks_compares_nothing(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tmp_path / "time.toml"
+    suite.write_text('summary = "Time."\n[[metrics]]\nmetric = "latency"\n')
+    assert run("compare", "topo", "--suite", str(suite)) == 2
+    printed = capsys.readouterr()
+    assert "makes no attack" in printed.err
+    assert "tdsnn-zoo bench topo.toys --suite" in printed.err
+    assert printed.out == ""
+
+
 def test_damaged_verdicts(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = toys / "zoo" / "verdicts" / f"{TWIN}-s2.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

@@ -27,7 +27,7 @@ def run(*arguments: str) -> int:
 
 def process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tdsnn.cli.main", "data", *arguments],
+        [sys.executable, "-m", "tdsnn", "data", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -127,4 +127,4 @@ def test_two_processes_may_fetch_at_once(tmp_path: Path) -> None:
     results = [(json.loads(each.communicate(timeout=60)[0]), each.returncode) for each in both]
     assert results[0] == results[1]
     assert results[0][1] == 0
-    assert len(list((tmp_path / "data" / "digits").iterdir())) == 6
+    assert len(list((tmp_path / "data" / "digits").iterdir())) == 8

@@ -18,7 +18,7 @@ from tdsnn.kernels._library import library
 from tdsnn.manifest import load_release
 
 MODELS = ("sresnet18.fashion_mnist", "tsresnet18.fashion_mnist")
-BENCH = ("bench", "tsresnet18", "--n", "16", "--eps", "1")
+BENCH = ("bench", "tsresnet18", "--n", "16", "--attack", "pgd:steps=3", "--eps", "1")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def zoo_copy(
         load_split("fashion_mnist", "test")
     except MissingError as error:
         pytest.skip(error.message)
-    monkeypatch.setattr("tdsnn.publish.gates.SAMPLE", 200)
+    monkeypatch.setattr("tdsnn.publish.gates.SAMPLE", 60)
     monkeypatch.setattr("tdsnn.benchmark.api.COMPILE_FROM", 0)
     library()  # from the cache that the tests share, before it is an empty one
     root = tmp_path / "project"
@@ -67,7 +67,7 @@ def test_the_same_numbers_by_way_of_a_hub(
     sources, before = numbers(capsys, tmp_path / "before")
     assert sources == {"embedded"}
     assert run("publish", "--all", "--repo", "alice") == 0
-    assert "passed: stored accuracy, 200 images" in capsys.readouterr().err
+    assert "passed: stored accuracy, 60 images" in capsys.readouterr().err
     heads = {name: hub_server.head(f"alice/{name}") for name in MODELS}
     for name in MODELS:
         assert ".eval_results/fashion_mnist.yaml" in hub_server.files(f"alice/{name}")

@@ -39,7 +39,7 @@ def test_the_table_has_a_row_for_each_group(path: Path, capsys: pytest.CaptureFi
 
 def test_json_and_both_figures(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg, png = tmp_path / "out" / "a.svg", tmp_path / "out" / "a.png"
-    assert run("report", "sweep", str(path), "--svg", str(svg), "--png", str(png), "--json") == 0
+    assert run("report", "sweep", str(path), "--plot", str(svg), "--plot", str(png), "--json") == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert (document["schema"], document["sweep"], document["baseline"]) == (1, "strengths", "plain")

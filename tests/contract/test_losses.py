@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from networks import network, pictures
-from torch import nn
 
 from tdsnn.errors import UsageError
 from tdsnn.models._base import Model
+from tdsnn.models._registry import MODELS
 from tdsnn.schema import TOPOGRAPHY_FIELDS, Topography
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, SpatialTerms, complete
 from tdsnn.topography.outputs import capture_outputs
@@ -30,18 +30,21 @@ def loss(request: pytest.FixtureRequest, model: Model) -> SpatialLoss:
     return SPATIAL_LOSSES.load(request.param)(model, topography)
 
 
-@pytest.fixture(params=["resnet18", "sresnet18"])
+@pytest.fixture(params=MODELS.names())
 def model(request: pytest.FixtureRequest) -> Model:
     built = network(request.param).train()
+    if not built.sheet_specs:
+        pytest.skip("nothing of it lies on sheets")
     built.sheets = fresh_sheets(
         built, built.sheet_specs.values(), Topography(), image_shape=(built.in_channels, 16, 16)
     )
     return built
 
 
-def spatial(loss: SpatialLoss, model: Model, *, seed: int = 0) -> SpatialTerms:
-    with capture_outputs(model, loss.layers) as outputs:
+def spatial(loss: SpatialLoss, model: Model, *, seed: int = 0, silent: bool = False) -> SpatialTerms:
+    with capture_outputs(model, loss.layers) as captured:
         model(pictures(9))
+    outputs = {layer: 0 * output if silent else output for layer, output in captured.items()}
     return loss(outputs, generator=torch.Generator().manual_seed(seed))
 
 
@@ -55,10 +58,10 @@ def test_it_reaches_the_weights_of_blocks_with_sheets(loss: SpatialLoss, model: 
     assert float(total.detach()) > 0
     total.backward()
     for layer in model.sheets:
-        weight = model.get_submodule(layer).conv1.weight
-        assert weight.grad is not None, layer
-        assert weight.grad.isfinite().all(), layer
-        assert weight.grad.abs().max() > 0, layer
+        gradients = [one.grad for one in model.get_submodule(layer).parameters() if one.grad is not None]
+        assert gradients, layer
+        assert all(gradient.isfinite().all() for gradient in gradients), layer
+        assert any(gradient.any() for gradient in gradients), layer
 
 
 def test_its_options_have_defaults_and_take_nothing_else(loss: SpatialLoss) -> None:
@@ -78,13 +81,7 @@ def test_equal_seeds_give_equal_values(loss: SpatialLoss, model: Model) -> None:
 
 
 def test_a_silent_network_gets_a_finite_gradient(loss: SpatialLoss, model: Model) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.bias, -50.0)
-    with capture_outputs(model, model.sheet_layers) as outputs:
-        model(pictures(9))
-    assert not any(output.count_nonzero() for output in outputs.values())
-    found = spatial(loss, model)
+    found = spatial(loss, model, silent=True)
     assert found.total.isfinite()
     assert all(value.isfinite() for value in found.parts.values())
     found.total.backward()

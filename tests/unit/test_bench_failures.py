@@ -17,7 +17,8 @@ from tdsnn.attacks._spec import AttackSpec, attack_specs
 from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.errors import UsageError
-from tdsnn.results import Cell, Result, ResultFolder
+from tdsnn.result_folder import ResultFolder
+from tdsnn.results import Cell, Result
 
 N = 30
 

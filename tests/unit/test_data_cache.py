@@ -89,12 +89,18 @@ def test_a_split_is_decoded_once_and_mapped_read_only(source: Memory, folder: Pa
     with pytest.raises(ValueError, match="read-only"):
         split.images[0] = 0
     assert sorted(path.name for path in folder.iterdir()) == [
-        f"test-{DIGEST[:12]}.{ending}" for ending in ("images.npy", "json", "labels.npy")
+        f"test-{DIGEST[:12]}.{ending}" for ending in ("images.npy", "json", "labels.npy", "rows.sha256")
     ]
 
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip(path: Path, place: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def drop_field(path: Path) -> None:
@@ -124,6 +130,8 @@ def other_type(path: Path) -> None:
         ("labels.npy", truncate),
         ("images.npy", Path.unlink),
         ("images.npy", other_type),
+        ("rows.sha256", truncate),
+        ("rows.sha256", flip),
         ("json", truncate),
         ("json", drop_field),
         ("json", other_digest),
@@ -153,9 +161,7 @@ def test_damage_without_a_source_says_what_is_wrong_with_the_cache(source: Memor
 def test_a_flipped_bit_is_found_by_verify_and_repaired_by_fetch(source: Memory, folder: Path) -> None:
     load_split("tiny", "test")
     path = folder / f"test-{DIGEST[:12]}.images.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    flip(path)
     with pytest.raises(IntegrityError) as caught:
         verify_split("tiny", "test")
     assert str(path) in caught.value.message
@@ -164,6 +170,54 @@ def test_a_flipped_bit_is_found_by_verify_and_repaired_by_fetch(source: Memory, 
     fetch_split("tiny", "test")
     verify_split("tiny", "test")
     assert source.reads == ["test", "test"]
+
+
+@pytest.mark.parametrize(("ending", "place"), [("labels.npy", -1), ("labels.npy", -8), ("images.npy", -1)])
+def test_altered_rows_are_never_used(source: Memory, folder: Path, ending: str, place: int) -> None:
+    load_split("tiny", "test")
+    flip(folder / f"test-{DIGEST[:12]}.{ending}", place)
+    split = load_split("tiny", "test")
+    images, labels = split.take(slice(COUNT - 1))
+    assert np.array_equal(labels, split.labels[: COUNT - 1])
+    assert len(images) == COUNT - 1, "other rows can be used: n images cost n images"
+    last = np.array([3, COUNT - 1])
+    for use in (split.take, split.targets, lambda rows: split.select(rows, name="some")):
+        with pytest.raises(
+            IntegrityError, match=f"1 of the 2 rows that are used, the first row {COUNT - 1}"
+        ) as caught:
+            use(last)
+        assert caught.value.hint == "Decode it again: tdsnn-zoo data fetch tiny"
+    fetch_split("tiny", "test")
+    load_split("tiny", "test").take(last)
+
+
+def test_a_row_is_hashed_once(source: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_split("tiny", "test")
+    split, hashed = load_split("tiny", "test"), []
+    digests = _cache.row_digests
+    monkeypatch.setattr(
+        _cache, "row_digests", lambda images, labels: (hashed.append(len(images)), digests(images, labels))[1]
+    )
+    for _ in range(2):
+        split.take(slice(10))
+    split.take(slice(5, 15))
+    assert sum(hashed) == 15
+
+
+def test_a_part_has_the_digest_of_its_content(source: Memory, folder: Path) -> None:
+    decoded, mapped = load_split("tiny", "test"), load_split("tiny", "test")
+    rows = np.array([1, 4, 9, 40])
+    parts = [split.select(rows, name="some") for split in (decoded, mapped)]
+    digest = _cache.canonical_order(parts[0].images, parts[0].labels)[1]
+    assert [part.digest for part in parts] == [digest, digest]
+
+
+def test_a_split_of_before_rows_had_digests_is_opened_and_checked(source: Memory, folder: Path) -> None:
+    before = np.array(load_split("tiny", "test").images)
+    (folder / f"test-{DIGEST[:12]}.rows.sha256").unlink()
+    assert np.array_equal(load_split("tiny", "test").take(slice(COUNT))[0] * 255, before)
+    assert source.reads == ["test"]
+    assert (folder / f"test-{DIGEST[:12]}.rows.sha256").stat().st_size == 32 * COUNT
 
 
 def swap_first_two(array: NDArray[np.uint8] | NDArray[np.int64]) -> NDArray[np.uint8] | NDArray[np.int64]:
@@ -189,7 +243,7 @@ def test_eight_builders_at_once_agree(source: Memory, folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(build, range(8)))
     assert all(np.array_equal(result, results[0]) for result in results)
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 4
     verify_split("tiny", "test")
 
 

@@ -275,7 +275,7 @@ def test_broken_idx_files_are_named(tmp_path: Path, install: Install) -> None:
     for content, reason in (
         (whole[:-40], "gzip"),
         (b"plain", "gzip"),
-        (whole[:20] + b"\0\0\0\0" + whole[24:], "gzip"),
+        (whole[:20] + b"\0\0\0\0" + whole[24:], "gzip|IDX"),
         (gzip.compress(gzip.decompress(whole)[:-1]), "truncated"),
         (gzip.compress(b"\0\0"), "not an IDX file"),
     ):

@@ -13,13 +13,13 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"schema", "validation", "errors", "progress", "table"},
-    {"paths", "registry", "runtime", "files", "origin"},
+    {"schema", "validation", "errors", "progress", "processes", "table"},
+    {"paths", "registry", "runtime", "files", "origin", "drawing", "settings"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
-    | {"kernels", "verdicts", "certificates", "tasks"},
+    | {"kernels", "verdicts", "certificates", "tasks", "result_folder", "time_tables"},
     {"models", "data", "attacks", "metrics"},
     {"zoo", "inference", "evaluation", "benchmark", "maps"}
-    | {"training", "publish", "exporting", "report", "sweep"},
+    | {"training", "publish", "exporting", "report", "sweep", "temporal"},
     {"cli"},
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
@@ -28,6 +28,7 @@ CONTRACT = "tdsnn.models._base"
 HUB_USERS = {"report/cards.py"}
 REPORT_USES = {
     "schema",
+    "drawing",
     "errors",
     "certificates",
     "paths",
@@ -109,6 +110,9 @@ def problem(part: str, module: str) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_downwards(path: Path) -> None:
+    if path == ROOT / "__main__.py":
+        assert imports(path) == ["tdsnn.cli.main"]
+        return
     if path == ROOT / "__init__.py":
         assert not [module for module in imports(path) if module.split(".")[0] in {"tdsnn", "torch"}]
         return

@@ -17,7 +17,8 @@ from tdsnn.benchmark.masking import Sign, caveat, signs
 from tdsnn.benchmark.masking.cells import from_cells
 from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
-from tdsnn.results import Cell, ResultFolder
+from tdsnn.result_folder import ResultFolder
+from tdsnn.results import Cell
 
 N = 1000
 PGD = {"steps": 10}

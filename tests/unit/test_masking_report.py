@@ -22,7 +22,7 @@ from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.benchmark.suites import Masking, NamedSuite, Suite, SuiteAttack
 from tdsnn.models._base import Model
-from tdsnn.results import ResultFolder
+from tdsnn.result_folder import ResultFolder
 from tdsnn.tasks.classification import CLASSIFICATION
 
 N = 30

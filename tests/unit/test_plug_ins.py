@@ -16,7 +16,7 @@ from tdsnn.attacks._spec import attack_specs
 from tdsnn.benchmark import plan as plans
 from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.benchmark.runner import run_bench
-from tdsnn.results import ResultFolder
+from tdsnn.result_folder import ResultFolder
 
 HELPER = "FACTOR = {factor}\n"
 ATTACKS_OF = """

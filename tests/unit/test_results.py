@@ -11,12 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from tdsnn.errors import IntegrityError
+from tdsnn.result_folder import ResultFolder, Scores
 from tdsnn.results import (
     SCHEMA,
     Cell,
     Result,
-    ResultFolder,
-    Scores,
     accuracy_figure,
     digest_of,
 )
@@ -51,6 +50,25 @@ def test_a_digest_depends_on_values_not_on_key_order() -> None:
     assert digest_of({"a": 1}) != digest_of({"a": 2})
 
 
+def test_arrays_are_kept_whatever_their_order_in_memory(tmp_path: Path) -> None:
+    """A column of a table has its values apart from each other, which safetensors would not see."""
+    folder, table = ResultFolder(tmp_path), np.arange(12.0).reshape(4, 3)
+    column = table[:, 1]
+    folder.write_measurement("k1", {}, {"a": column})
+    found = folder.read_measurement("k1")
+    assert found is not None
+    assert found[1]["a"].tolist() == column.tolist()
+    folder.write_cell("k2", Scores(values=column, seconds=1.0))
+    stored = folder.read_cell("k2", 4, batch_size=2)
+    assert stored is not None
+    assert stored.values.tolist() == column.tolist()
+    result = Result(settings={"n": 4}, models=(), cells=(_cell("k2"),), comparisons=(), provenance={})
+    folder.write_result(result, {"k2": column}, {"toy/b/c": table[::-1, 2]})
+    arrays = load_file(tmp_path / "samples.safetensors")
+    assert arrays["toy/pgd/0.5"].tolist() == column.tolist()
+    assert arrays["toy/b/c"].tolist() == [11, 8, 5, 2]
+
+
 def test_finished_cells_are_found_again(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
     assert folder.read_cell("k1", 4, batch_size=2) is None
@@ -72,6 +90,44 @@ def test_a_damaged_cell_is_named_and_never_used(tmp_path: Path, keep: int) -> No
     with pytest.raises(IntegrityError, match=r"k1\.safetensors") as caught:
         folder.read_cell("k1", 4, batch_size=2)
     assert "--fresh" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["cell", "document", "measurement"])
+def test_no_changed_byte_changes_what_is_read(tmp_path: Path, kind: str) -> None:
+    folder = ResultFolder(tmp_path)
+    if kind == "cell":
+        folder.write_cell("k1", Scores(values=RIGHT, seconds=1.0, gates=GATES))
+        written = folder.read_cell("k1", 4, batch_size=2)
+    elif kind == "document":
+        folder.write_document("k1", {"accuracy": 75.0, "words": ["a", "b"]})
+        written = folder.read_document("k1")
+    else:
+        folder.write_measurement("k1", {"value": 0.5}, {"samples": RIGHT})
+        written = folder.read_measurement("k1")
+    (path,) = (tmp_path / "cells").iterdir()
+    content, refused = path.read_bytes(), 0
+    for place in range(len(content)):
+        altered = bytearray(content)
+        altered[place] ^= 1 << place % 8
+        path.write_bytes(altered)
+        try:
+            if kind == "cell":
+                found = folder.read_cell("k1", 4, batch_size=2)
+            else:
+                found = getattr(folder, f"read_{kind}")("k1")
+        except IntegrityError:
+            refused += 1
+        else:
+            assert repr(found) == repr(written), f"byte {place}"
+    assert refused > 0.9 * len(content)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_cell_that_took_no_time_that_can_be_is_refused(tmp_path: Path, seconds: float) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.write_cell("k1", Scores(values=RIGHT, seconds=seconds))
+    with pytest.raises(IntegrityError, match="seconds"):
+        folder.read_cell("k1", 4, batch_size=2)
 
 
 def test_a_cell_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tdsnn.attacks._spec import attack_specs
 from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.benchmark.runner import run_bench, total_images
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.results import ResultFolder
+from tdsnn.result_folder import ResultFolder
 from tdsnn.stats import paired_difference
 
 N = 30

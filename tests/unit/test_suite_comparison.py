@@ -14,7 +14,7 @@ from tdsnn.benchmark.runner import run_bench
 from tdsnn.benchmark.suite_comparison import SuiteComparison, compare_suite
 from tdsnn.benchmark.suites import NamedSuite, Suite, SuiteAttack
 from tdsnn.models._base import Model
-from tdsnn.results import ResultFolder
+from tdsnn.result_folder import ResultFolder
 from tdsnn.schema import Release
 
 N = 60

@@ -20,7 +20,8 @@ from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.benchmark.suites import read_suite, suite_names
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.results import Cell, ResultFolder
+from tdsnn.result_folder import ResultFolder
+from tdsnn.results import Cell
 from tdsnn.table import WORST_CASE
 
 N = 30

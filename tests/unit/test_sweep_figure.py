@@ -42,7 +42,7 @@ def strengths(tmp_path: Path) -> SweepReport:
 
 def test_two_drawings_are_equal_to_the_byte(strengths: SweepReport, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        files = {kind: tmp_path / f"{name}.{kind}" for kind in ("svg", "png")}
+        files = [tmp_path / f"{name}.{kind}" for kind in ("svg", "png")]
         # Not even a user's own style changes them.
         with mpl.rc_context({"axes.grid": name == "two"}):
             _sweep_figure.draw(strengths, files)
@@ -54,13 +54,13 @@ def test_two_drawings_are_equal_to_the_byte(strengths: SweepReport, tmp_path: Pa
 
 
 def test_another_process_without_a_display_draws_the_same(strengths: SweepReport, tmp_path: Path) -> None:
-    _sweep_figure.draw(strengths, {"svg": tmp_path / "here.svg"})
+    _sweep_figure.draw(strengths, [tmp_path / "here.svg"])
     environment = {key: value for key, value in os.environ.items() if not key.endswith("DISPLAY")}
     # A backend with windows would fail there.
     environment |= {"MPLBACKEND": "tkagg", "PYTHONHASHSEED": "7"}
-    command = ["report", "sweep", str(tmp_path / "results.json"), "--svg", str(tmp_path / "there.svg")]
+    command = ["report", "sweep", str(tmp_path / "results.json"), "--plot", str(tmp_path / "there.svg")]
     subprocess.run(
-        [sys.executable, "-m", "tdsnn.cli.main", *command], env=environment, check=True, capture_output=True
+        [sys.executable, "-m", "tdsnn", *command], env=environment, check=True, capture_output=True
     )
     assert (tmp_path / "here.svg").read_bytes() == (tmp_path / "there.svg").read_bytes()
 

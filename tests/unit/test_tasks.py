@@ -18,7 +18,8 @@ from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.data._base import DATASETS
 from tdsnn.errors import UsageError
-from tdsnn.results import ResultFolder, accuracy_figure
+from tdsnn.result_folder import ResultFolder
+from tdsnn.results import accuracy_figure
 from tdsnn.stats import paired_difference
 from tdsnn.tasks._base import TASKS, Task
 from tdsnn.tasks.classification import CLASSIFICATION

@@ -7,7 +7,7 @@ arXiv:2106.09947), with what spiking networks need besides; each test names its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,9 +122,6 @@ class Probe:
     def draws(self, stream: str) -> SampleDraws:
         """Random numbers of a test, one stream for each image."""
         return SampleDraws(seed=self.seed, stream=f"masking {stream}", indices=self.indices)
-
-
-Test = Callable[[Probe], Finding]
 
 
 def judged(

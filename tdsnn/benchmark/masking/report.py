@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from tdsnn.benchmark.masking import gradients, search, surrogates
 from tdsnn.benchmark.masking._base import Finding, Probe, judged, not_made
+from tdsnn.processes import ALONE, Team
 from tdsnn.results import Cell
 
-PROBES: tuple[Callable[[Probe], Finding | Sequence[Finding]], ...] = (
+Test = Callable[[Probe], Finding | Sequence[Finding]]
+PROBES: tuple[Test, ...] = (
     gradients.same_twice,
     gradients.gradient_is_there,
     gradients.same_gradient_on_both_paths,
@@ -38,6 +41,7 @@ def masking_report(
     measured: Sequence[Finding],
     cells: Sequence[Cell],
     *,
+    team: Team = ALONE,
     progress: Callable[[str], None] = lambda test: None,
 ) -> tuple[Finding, ...]:
     """All tests of one model.
@@ -46,14 +50,16 @@ def masking_report(
         probe: what tests may attack.
         measured: what :func:`from_cells` said.
         cells: of this model.
+        team: the processes that share the tests.
         progress: told the name of each test before it is made.
     """
-    found = list(measured)
-    for test in PROBES:
+
+    def made_by(test: Test) -> Sequence[Finding]:
         progress(test.__name__.replace("_", " "))
         one = test(probe)
-        found += [one] if isinstance(one, Finding) else one
-    found.append(_within_bounds(cells))
+        return [one] if isinstance(one, Finding) else one
+
+    found = [*measured, *chain.from_iterable(team.shared(PROBES, made_by)), _within_bounds(cells)]
     made = {one.test for one in found}
     found += [not_made(test, *words) for test, words in _FROM_CELLS.items() if test not in made]
     return tuple(sorted(found, key=lambda one: int(one.test.removeprefix("M"))))

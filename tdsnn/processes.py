@@ -1,0 +1,105 @@
+"""Processes that do one piece of work together, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from tdsnn.errors import TdsnnError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ALONE", "Team", "is_main", "own_device", "team"]
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes. ``torchrun`` says so before torch is imported."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Each process of a machine gets a GPU of its own, if it was to be any.
+
+    Raises:
+        UsageError: the machine has fewer GPUs than processes.
+    """
+    import torch
+
+    place = os.environ.get("LOCAL_RANK")
+    if place is None or str(device) != "cuda":
+        return device
+    if int(place) >= torch.cuda.device_count():
+        raise UsageError(
+            f"Process {place} of this machine has no GPU of its own: there are {torch.cuda.device_count()}.",
+            hint="Start fewer, torchrun --nproc-per-node, or compute on --device cpu.",
+        )
+    return torch.device("cuda", int(place))
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of one run; all of them have to call the same methods in the same order."""
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+    """Of ``torch.distributed``, for objects on CPU; None for a process alone."""
+
+    def once(self, compute: Callable[[], Found]) -> Found:
+        """What the first process computes, for all of them.
+
+        Raises:
+            TdsnnError: what was raised there.
+        """
+        return self.shared([None], lambda _: compute())[0]
+
+    def shared(self, items: Sequence[Item], compute: Callable[[Item], Found]) -> list[Found]:
+        """What ``compute`` gives for each item, in their order; each is computed by one process.
+
+        Raises:
+            TdsnnError: the first one that was raised in any process.
+        """
+        if self.group is None:
+            return [compute(item) for item in items]
+        import torch.distributed as dist
+
+        own: list[Found] | TdsnnError
+        try:
+            own = [compute(item) for item in items[self.rank :: self.size]]
+        except TdsnnError as error:  # the others wait for an answer
+            own = error
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, own, group=self.group)
+        for answer in everyone:
+            if isinstance(answer, TdsnnError):
+                raise answer
+        return [cast(Found, everyone[place % self.size][place // self.size]) for place in range(len(items))]
+
+
+ALONE = Team()
+"""One process."""
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """The processes that ``torchrun`` started, or this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    begun = dist.is_initialized()
+    if not begun:
+        dist.init_process_group("gloo")
+    try:
+        yield Team(rank=dist.get_rank(), size=dist.get_world_size(), group=dist.new_group(backend="gloo"))
+    finally:
+        if not begun:
+            dist.destroy_process_group()

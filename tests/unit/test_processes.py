@@ -1,0 +1,130 @@
+"""Several processes, as torchrun starts them, give what one gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from toys import Linear, batch
+
+from tdsnn.benchmark.api import prepare
+from tdsnn.errors import UsageError
+from tdsnn.processes import ALONE, own_device
+
+N, BATCH = 30, 4
+SUITE = f"""
+summary = "Attacks on all and on survivors, and every test for masked gradients."
+n = {N}
+batch_size = {BATCH}
+eps = [1, "8/255"]
+[[attacks]]
+attack = "pgd:steps=3"
+[[attacks]]
+attack = "square:queries=20,eps=8/255"
+on = "survivors"
+[masking]
+images = 4
+steps = 3
+points = 3
+"""
+WORK = """
+import json, sys
+from pathlib import Path
+
+from tdsnn.errors import GateError
+from tdsnn.processes import team
+
+
+def refuse(item):
+    if item == 3:
+        raise GateError(f"no {item}")
+
+
+with team() as together:
+    answer = {
+        "shared": together.shared(range(5), lambda item: (item, together.rank)),
+        "once": together.once(lambda: together.rank),
+    }
+    try:
+        together.shared(range(5), refuse)
+    except GateError as error:
+        answer["refused"] = error.message
+    Path(sys.argv[1], f"{together.rank}.json").write_text(json.dumps(answer))
+"""
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*words, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=240
+    )
+
+
+def numbers(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not depend on who computed it: all but the provenance, and the keys, which know machines."""
+    cells = [{name: value for name, value in cell.items() if name != "key"} for cell in document["cells"]]
+    return {name: value for name, value in document.items() if name != "provenance"} | {"cells": cells}
+
+
+def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(WORK)
+    done = torchrun(tmp_path, "work.py", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["shared"] == [[0, 0], [1, 1], [2, 0], [3, 1], [4, 0]]
+    assert first["once"] == 0
+    assert first["refused"] == "no 3"
+
+
+def test_two_processes_give_the_verdicts_of_one_and_go_on_where_one_stopped(tmp_path: Path) -> None:
+    x, y = batch(Linear(), N)
+    np.save(tmp_path / "x.npy", (255 * x).byte().numpy())
+    np.save(tmp_path / "y.npy", y.numpy())
+    (tmp_path / "suite.toml").write_text(SUITE)
+    data, suite = str(tmp_path / "x.npy") + "," + str(tmp_path / "y.npy"), tmp_path / "suite.toml"
+    alone = prepare(["toys:Linear"], data=data, suite=suite, out=tmp_path / "alone", device="cpu").run()
+    words = ["-m", "tdsnn", "bench", "toys:Linear", f"--data={data}", f"--suite={suite}"]
+    words += [f"--images={N}", "--device=cpu", f"--out={tmp_path / 'two'}", "--json"]
+    done = torchrun(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["provenance"]["processes"] == 2
+    assert numbers(document) == numbers(json.loads(json.dumps(alone.document())))
+    assert done.stderr.count("Result: ") == 1, "only the main process reports"
+    ours, theirs = (load_file(tmp_path / folder / "samples.safetensors") for folder in ("alone", "two"))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    again = prepare(["toys:Linear"], data=data, suite=suite, out=tmp_path / "two", device="cpu").run()
+    assert len(again.provenance["reused_cells"]) == 4, "what two processes stored, one goes on from"
+
+
+def test_a_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_device(cuda) == cuda
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device(cuda) == torch.device("cuda:1")
+    assert own_device(torch.device("cuda:0")) == torch.device("cuda:0"), "as it was asked for"
+    assert own_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UsageError, match="no GPU of its own"):
+        own_device(cuda)
+
+
+def test_one_process_alone_needs_nobody() -> None:
+    assert ALONE.once(lambda: 3) == 3
+    assert ALONE.shared([1, 2], lambda item: item + 1) == [2, 3]
