@@ -57,7 +57,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     about = exports.metadata(model, shape=SHAPE)
     path = tmp_path_factory.mktemp("exports") / f"{name}{exporter.suffix}"
     try:
-        exporter.write(program(name, exporter.unrolled(STEPS)), about, path)
+        path.write_bytes(exporter.encode(program(name, exporter.unrolled(STEPS)), about))
         return Pair(model, exporter, path, exporter.read(path))
     except UsageError as error:
         refused = error
