@@ -184,8 +184,8 @@ class Certificate(Table, frozen=True, kw_only=True):
             rows=[
                 (one.layer, f"{one.flips:,}", f"{one.compared:,}", f"{one.rate:.1e}") for one in self.layers
             ],
-            caption="Folded normalisations round differently; a potential at the threshold then flips, and "
-            f"what follows with it{f'; {self.own}' if self.own else ''}.",
+            caption="Folded normalisations and other convolutions round differently; a spike at the "
+            f"threshold then flips, and more after it{f'; {self.own}' if self.own else ''}.",
         )
 
     def _times(self) -> list[PlainTable]:

@@ -57,8 +57,8 @@ def _notes(certificate: Certificate) -> Iterator[str]:
         yield f"**Failed**: the file {' and '.join(certificate.failures)}."
     if certificate.layers:
         yield (
-            "A spike is flipped if only one of the two has it: normalisations folded into convolutions round "
-            "differently, and what a neuron at the threshold reaches changes too."
+            "A spike is flipped if only one of the two has it: folded normalisations and other convolutions "
+            "round differently, and a flip at the threshold brings others after it."
         )
     if certificate.own:
         yield f"{certificate.own[0].upper()}{certificate.own[1:]}."

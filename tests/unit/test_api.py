@@ -14,7 +14,7 @@ import tdsnn
 from tdsnn.table import Table
 
 FUNCTIONS = sorted(set(tdsnn.__all__) - {"__version__"})
-PLUG_INS = ("models", "attacks", "metrics", "data", "tasks", "topography.losses")
+PLUG_INS = ("models", "attacks", "metrics", "data", "tasks", "topography.losses", "exporting.formats")
 EXAMPLE = Path(__file__).parents[1] / "plugin"
 
 

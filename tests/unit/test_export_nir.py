@@ -164,6 +164,32 @@ class Again(ByHand):
         return logits + self.first(encoded[None])[0].mean((2, 3)), after
 
 
+class Weighted(ByHand):
+    """A shortcut with a weight of its own."""
+
+    def step(self, encoded: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        return super().step(torch.add(encoded, self.conv2(encoded), alpha=0.5), state)
+
+
+class Kept(ByHand):
+    """The mean over the image with axes of size 1, and their removal."""
+
+    def step(self, encoded: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        after = dict(state)
+        spikes = self.first(self.norm(self.conv1(encoded))[None], after, "first")[0]
+        spikes = self.second(self.conv2(spikes)[None], after, "second")[0]
+        return self.readout(spikes.mean((2, 3), keepdim=True).flatten(1)), after
+
+
+def test_axes_that_a_mean_keeps_are_flattened_where_the_network_does(tmp_path: Path) -> None:
+    model = Kept().eval()
+    exported = exports.write(FORMATS.load("nir"), model, tmp_path / "net.nir", shape=(1, 3, 2))
+    agreement = Agreement()
+    agreement.add(model, exported, torch.rand(4, 1, 3, 2), timesteps=5)
+    assert agreement.flipped_images == 0
+    assert agreement.worst_difference < 1e-5
+
+
 class Pooled(ByHand):
     def encode(self, x: Tensor) -> Tensor:
         return nn.functional.max_pool2d(super().encode(x), 2)
@@ -175,10 +201,11 @@ class Pooled(ByHand):
         (by_hand(soft=True), r"'LIF with reset by subtraction' of layer 'second'"),
         (Recurrent().eval(), "memory 'last'"),
         (Doubled().eval(), r"operator 'aten\.add\.Tensor'"),
+        (Weighted().eval(), r"operator 'aten\.add\.Tensor'"),
         (Again().eval(), r"'LIF' of layer 'first'"),
         (Pooled().eval(), r"operator 'aten\.max_pool2d'"),
     ],
-    ids=["soft reset", "memory", "the same edge twice", "neurons twice", "operator"],
+    ids=["soft reset", "memory", "the same edge twice", "weighted sum", "neurons twice", "operator"],
 )
 def test_what_cannot_be_said_is_refused_by_name(model: Model, named: str) -> None:
     with pytest.raises(UsageError, match=named) as caught:

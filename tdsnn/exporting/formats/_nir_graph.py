@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.fx import Node
 
-from tdsnn.errors import UsageError
 from tdsnn.exporting.folding import Values
+from tdsnn.exporting.formats._nir_shapes import batch_axis, refusal, sample_shape, unknown
 from tdsnn.exporting.program import Program
 from tdsnn.kernels.lif import LIFConfig
 
@@ -48,10 +47,10 @@ def nir_graph(program: Program) -> Any:
         UsageError: names the operator, the neuron or the memory that NIR cannot express.
     """
     if program.memory:
-        raise _refusal(f"the memory '{program.memory[0]}'", "only potentials of neurons are kept there")
+        raise refusal(f"the memory '{program.memory[0]}'", "only potentials of neurons are kept there")
     for layer, steps in program.spikes.items():
         if len(steps) > 1:
-            raise _refusal(f"the operator 'LIF' of layer '{layer}'", "it runs more than once in a step")
+            raise refusal(f"the operator 'LIF' of layer '{layer}'", "it runs more than once in a step")
     builder = _Builder(program)
     for node in program.exported.graph.nodes:
         builder.add(node)
@@ -83,11 +82,11 @@ class _Builder:
         if node in self._values:
             return
         if node.op == "placeholder":
-            self._put(node, "input", nir.Input(np.array(_sample(node))), ())
+            self._put(node, "input", nir.Input(np.array(sample_shape(node))), ())
         elif node.op == "output":
             results: Any = node.args[0]
             (result,) = results
-            self._put(node, "output", nir.Output(np.array(_sample(result))), self._of(result))
+            self._put(node, "output", nir.Output(np.array(sample_shape(result))), self._of(result))
         elif layer := self._program.layer(node):
             self._fire(node, layer)
         elif node.target is not _ATEN.sym_size.int:
@@ -95,6 +94,8 @@ class _Builder:
 
     def _compute(self, node: Node) -> None:
         target, arguments = node.target, node.args
+        if node.kwargs:
+            raise unknown(node)
         if target is _ATEN.conv2d.default:
             self._convolve(node)
         elif target is _ATEN.linear.default:
@@ -110,19 +111,17 @@ class _Builder:
         elif target in _SHAPING:
             self._shape(node)
         else:
-            raise _unknown(node)
+            raise unknown(node)
 
     def _of(self, node: Any) -> tuple[str, ...]:
         if node not in self._sources:
-            raise _unknown(node)
+            raise unknown(node)
         return self._sources[node]
 
     def _sum(self, node: Node) -> tuple[str, ...]:
         one, other = (self._of(argument) for argument in node.args)
         if set(one) & set(other):
-            raise _refusal(
-                f"the operator '{node.target}'", "two edges from one node to another are one there"
-            )
+            raise refusal(f"the operator '{node.target}'", "two edges from one node to another are one there")
         return (*one, *other)
 
     def _put(self, node: Node, name: str, made: Any, sources: tuple[str, ...]) -> None:
@@ -137,7 +136,7 @@ class _Builder:
         if node.target is _ATEN.unbind.int:
             current = node.args[0]
             assert isinstance(current, Node)
-            neurons = _neurons(self._program.neurons[layer], layer, _sample(current))
+            neurons = _neurons(self._program.neurons[layer], layer, sample_shape(current))
             self._put(node, name, neurons, self._of(current))
             self._layers[name] = layer
         else:
@@ -151,9 +150,9 @@ class _Builder:
         x, weight, bias, stride, padding, dilation, groups = (*given, *defaults[len(given) - 2 :])
         kernel = self._array(weight)
         if list(dilation) != [1, 1]:
-            raise _refusal(f"the operator '{node.target}'", "with gaps in its kernel")
+            raise refusal(f"the operator '{node.target}'", "with gaps in its kernel")
         made = nir.Conv2d(
-            input_shape=_sample(x)[1:],
+            input_shape=sample_shape(x)[1:],
             weight=kernel,
             stride=tuple(stride),
             padding=tuple(padding),
@@ -180,7 +179,7 @@ class _Builder:
         x, mean = difference.args
         gain = 1 / self._array(std).reshape(-1)
         made = nir.Conv2d(
-            input_shape=_sample(x)[1:],
+            input_shape=sample_shape(x)[1:],
             weight=np.diag(gain)[:, :, None, None].astype(np.float32),
             stride=(1, 1),
             padding=(0, 0),
@@ -194,20 +193,21 @@ class _Builder:
         import nir
 
         given: tuple[Any, ...] = node.args
-        x, axes, *_ = given
-        place, rank = _batch_axis(x), x.meta["val"].ndim
+        x, axes, *kept = given
+        place, rank = batch_axis(x), x.meta["val"].ndim
         reduced = sorted(axis % rank for axis in axes)
         if reduced == [0] and place == 1:
             self._sources[node] = self._of(x)  # over the one step that is described
             return
-        channels, *size = _sample(x)
+        channels, *size = sample_shape(x)
         if reduced != [place + 2, place + 3] or len(size) != 2:
-            raise _unknown(node)
+            raise unknown(node)
         pool = nir.AvgPool2d(kernel_size=np.array(size), stride=np.array(size), padding=np.array([0, 0]))
         name = self._free("mean")
         self._put(node, name, pool, self._of(x))
-        flat = nir.Flatten(input_type={"input": np.array([channels, 1, 1])}, start_dim=0, end_dim=-1)
-        self._put(node, f"{name}_flat", flat, (name,))
+        if kept in ([], [False]):
+            flat = nir.Flatten(input_type={"input": np.array([channels, 1, 1])}, start_dim=0, end_dim=-1)
+            self._put(node, f"{name}_flat", flat, (name,))
 
     def _shape(self, node: Node) -> None:
         import nir
@@ -216,19 +216,19 @@ class _Builder:
         if isinstance(x, list | tuple) and len(x) == 1:  # one step, stacked
             (x,) = x
         if not isinstance(x, Node):
-            raise _unknown(node)
-        before, after = _sample(x), _sample(node)
+            raise unknown(node)
+        before, after = sample_shape(x), sample_shape(node)
         if before == after:
             self._sources[node] = self._of(x)
         elif after == (int(np.prod(before)),):
             flat = nir.Flatten(input_type={"input": np.array(before)}, start_dim=0, end_dim=-1)
             self._put(node, self._free("flat"), flat, self._of(x))
         else:
-            raise _unknown(node)
+            raise unknown(node)
 
     def _array(self, node: Any) -> NDArray[np.float32]:
         if node not in self._values:
-            raise _unknown(node)
+            raise unknown(node)
         found: NDArray[np.float32] = self._values[node].detach().numpy()
         return found
 
@@ -245,7 +245,7 @@ def _neurons(config: LIFConfig, layer: str, shape: tuple[int, ...]) -> Any:
     import nir
 
     if config.v_reset is None:
-        raise _refusal(
+        raise refusal(
             f"the operator 'LIF with reset by subtraction' of layer '{layer}'", "its LIF has v_reset"
         )
     above = np.float32(config.v_threshold - config.v_rest)
@@ -259,29 +259,6 @@ def _neurons(config: LIFConfig, layer: str, shape: tuple[int, ...]) -> Any:
     return nir.LIF(**{key: np.full(shape, value, np.float32) for key, value in constants.items()})
 
 
-def _batch_axis(node: Node) -> int:
-    """The axis of the images, whose number is open."""
-    axes = [axis for axis, size in enumerate(_value(node).shape) if not isinstance(size, int)]
-    if len(axes) != 1:
-        raise _unknown(node)
-    return axes[0]
-
-
-def _sample(node: Any) -> tuple[int, ...]:
-    """Shape of one image's part of an activation, without the axes of time and images."""
-    axis = _batch_axis(node)
-    shape = _value(node).shape
-    if any(size != 1 for size in shape[:axis]):
-        raise _unknown(node)
-    return tuple(shape[axis + 1 :])
-
-
-def _value(node: Node) -> Tensor:
-    value = node.meta["val"]
-    found: Tensor = value[0] if isinstance(value, list | tuple) else value
-    return found
-
-
 def _divided(node: Node) -> bool:
     """Whether a difference is the first half of a normalisation."""
     return len(node.users) == 1 and next(iter(node.users)).target is _ATEN.div.Tensor
@@ -290,15 +267,3 @@ def _divided(node: Node) -> bool:
 def _is_normalisation(node: Node) -> bool:
     difference = node.args[0]
     return isinstance(difference, Node) and difference.target is _ATEN.sub.Tensor
-
-
-def _unknown(node: Any) -> UsageError:
-    name = str(getattr(node, "target", node)).removesuffix(".default")
-    return _refusal(f"the operator '{name}'")
-
-
-def _refusal(what: str, why: str = "") -> UsageError:
-    return UsageError(
-        f"NIR cannot express {what} of this network{f': {why}' if why else ''}.",
-        hint="ONNX can: --format onnx",
-    )
