@@ -22,25 +22,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
 
 from tdsnn.result_tables import tables
+from tdsnn.schema import Count, Finite, Share, Table, plain
 from tdsnn.stats import PairedDifference, wilson
 from tdsnn.table import titled
 
 SCHEMA = 1
+Strength = Annotated[float, Meta(ge=0, le=1e9)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
+class Figure(Table, frozen=True, kw_only=True):
     """A number that may be published: never without unit, n and 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Finite
+    low: Finite
+    high: Finite
     unit: str
-    n: int
+    n: Count
     method: str
     """How the interval was computed."""
 
@@ -53,8 +55,7 @@ class Place(NamedTuple):
     eps_255: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(Table, frozen=True, kw_only=True):
     """One figure of one model: its accuracy without attack, or under one attack of one strength."""
 
     key: str
@@ -64,15 +65,15 @@ class Cell:
     """Registered name; ``clean`` without attack; ``worst case`` for the union of attacks."""
     variant: str = ""
     """Settings and norm that differ from the attack's defaults, as they are typed."""
-    eps_255: float
+    eps_255: Strength
     """Strength in units of 1/255, in L0 of values."""
     norm: str | None
     settings: Mapping[str, Any]
     accuracy: Figure | None
     """Percent of all n images; None in an error cell."""
-    clean_correct: int | None
-    survivors: int | None
-    entered: int | None = None
+    clean_correct: Count | None
+    survivors: Count | None
+    entered: Count | None = None
     """How many images were attacked, if those that attacks before had fooled were left out: the accuracy is
     then that of all of them together. 0: the attack has no meaning for the model. None: all that are right
     without attack were."""
@@ -92,21 +93,20 @@ class Cell:
         return titled(self.attack, self.variant)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Table, frozen=True, kw_only=True):
     """Accuracy of ``model`` minus accuracy of ``twin`` on the same images."""
 
     model: str
     twin: str
     attack: str
     variant: str = ""
-    eps_255: float
+    eps_255: Strength
     difference: Figure
     """Percentage points."""
-    only_model: int
-    only_twin: int
-    p_mcnemar: float
-    p_holm: float
+    only_model: Count
+    only_twin: Count
+    p_mcnemar: Share
+    p_holm: Share
     """Adjusted over all comparisons of the result."""
 
     @property
@@ -138,8 +138,7 @@ class Key(NamedTuple):
         return cls(quantity, int(steps) if steps else None, place or None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shift:
+class Shift(Table, frozen=True, kw_only=True):
     """What a time metric found in ``model`` minus what it found in ``twin``, over the same images."""
 
     model: str
@@ -149,14 +148,13 @@ class Shift:
     key: str
     """Of the figure, ``QUANTITY[,T=t][@PLACE]``."""
     difference: Figure
-    p: float
+    p: Share
     """Paired t-test over images, two-sided."""
-    p_holm: float
+    p_holm: Share
     """Adjusted over all shifts of the metric for this pair."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Result:
+class Result(Table, frozen=True, kw_only=True):
     """One benchmark run, whose text is its tables; see the module's docstring for the JSON."""
 
     settings: Mapping[str, Any]
@@ -183,18 +181,8 @@ class Result:
 
     def document(self) -> dict[str, Any]:
         """The result as plain JSON values."""
-        return {
-            "schema": SCHEMA,
-            "settings": dict(self.settings),
-            "settings_digest": digest_of(self.settings),
-            "models": [dict(model) for model in self.models],
-            "cells": [asdict(cell) for cell in self.cells],
-            "radii": [dict(one) for one in self.radii],
-            "comparisons": [asdict(comparison) for comparison in self.comparisons],
-            "measurements": [dict(one) for one in self.measurements],
-            "shifts": [asdict(shift) for shift in self.shifts],
-            "provenance": dict(self.provenance),
-        }
+        parts = {key: [*part] if isinstance(part, tuple) else part for key, part in plain(self).items()}
+        return {"schema": SCHEMA, "settings_digest": digest_of(self.settings), **parts}
 
     def __repr__(self) -> str:
         return "\n\n".join(map(str, tables(self)))

@@ -251,7 +251,7 @@ class SheetRecord(_Sheet, total=False):
     """What its preparation did."""
 
 
-def plain(record: Table) -> dict[str, Any]:
-    """A document as plain values, deep."""
+def plain(record: object) -> dict[str, Any]:
+    """A document, or a dataclass with parts of one, as plain values, deep."""
     values: dict[str, Any] = msgspec.to_builtins(record)
     return values

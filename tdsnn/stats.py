@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from tdsnn.errors import UsageError
@@ -258,14 +258,18 @@ def paired_bootstrap(
     values = np.asarray(differences_NK, dtype=np.float64)
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         raise UsageError(f"A bootstrap needs finite values (n, K) of n >= 1, not shape {values.shape}.")
-    n = len(values)
-    # How often each image is drawn in a resample; equal seeds draw the same images for every K.
-    drawn_RN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    means_RK = drawn_RN @ values / n
+    means_RK = resampled_means(values, seed=seed, resamples=resamples)
     return tuple(
         percentile_interval(one, float(mean), confidence=confidence)
         for one, mean in zip(means_RK.T, values.mean(0), strict=True)
     )
+
+
+def resampled_means(values_NK: NDArray[np.float64], *, seed: int, resamples: int) -> NDArray[np.float64]:
+    """(resamples, K): means over n images, drawn with replacement; equal seeds draw the same for every K."""
+    n = len(values_NK)
+    drawn_RN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return np.asarray(drawn_RN @ values_NK / n)
 
 
 def _level(confidence: float) -> float:

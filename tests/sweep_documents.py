@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tdsnn.results import accuracy_figure
+from tdsnn.schema import plain
 
 N = 10_000
 TOPO, TWIN = "tsresnet18.fashion_mnist", "sresnet18.fashion_mnist"
@@ -34,7 +34,7 @@ def record(
         "seed": seed,
         "label": label,
         "settings": list(settings),
-        "held_out_accuracy": asdict(accuracy_figure(right, n)),
+        "held_out_accuracy": plain(accuracy_figure(right, n)),
         "alignment": {"rate": dict(zip(LAYERS, rates, strict=True)), "timing": {}},
         "category_smoothness": None if smooth is None else dict(zip(LAYERS, smooth, strict=True)),
         "cpu_seconds": 60 * minutes,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tdsnn.benchmark.suites import NamedSuite
     from tdsnn.data._base import Split
     from tdsnn.results import Result
+    from tdsnn.temporal._base import TimeMetric
 
 __all__ = ["DEFAULT_ATTACKS", "DEFAULT_MODELS", "Benchmark", "bench", "prepare"]
 
@@ -201,10 +202,7 @@ def prepare(
         suite=named,
         metrics=timed,
     )
-    for entry in entries:
-        for metric in timed:
-            if metric.objection(entry.model) is None:
-                metric.check(entry.model)
+    _check_metrics(timed, entries)
     gradients = sum(len(spec.strengths) * int(spec.settings.get("steps", 1)) for spec in specs)
     if twins and (named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM):
         note(NOTICE)
@@ -233,6 +231,14 @@ def _specs(
         for one in named.suite.attacks
         for spec in attack_specs([one.attack], eps=named.suite.eps)
     )
+
+
+def _check_metrics(metrics: Sequence[TimeMetric], entries: Sequence[ModelEntry]) -> None:
+    """Refuse settings that do not fit a model, before anything is measured."""
+    for entry in entries:
+        for metric in metrics:
+            if metric.objection(entry.model) is None:
+                metric.check(entry.model)
 
 
 def _load(

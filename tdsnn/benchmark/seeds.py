@@ -8,7 +8,7 @@ mean difference, its t interval and the paired t-test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +17,7 @@ from tdsnn.benchmark.pairing import Pairing
 from tdsnn.benchmark.seed_tables import tables
 from tdsnn.errors import IntegrityError, MissingError
 from tdsnn.results import Figure, difference_figure
-from tdsnn.schema import Release
+from tdsnn.schema import Release, plain
 from tdsnn.stats import (
     EQUIVALENCE_MARGIN,
     Interval,
@@ -107,7 +107,7 @@ class SeedComparison:
 
     def document(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
-        return {"schema": SCHEMA, **asdict(self), "equivalence_margin_points": EQUIVALENCE_MARGIN}
+        return {"schema": SCHEMA, **plain(self), "equivalence_margin_points": EQUIVALENCE_MARGIN}
 
     def __repr__(self) -> str:
         return "\n\n".join([*map(str, tables(self)), self.conclusion.text])

@@ -8,12 +8,13 @@ over seeds. Either way p is adjusted by Holm over all rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from tdsnn.benchmark.pairing import Pairing
 from tdsnn.benchmark.seeds import over_seeds
 from tdsnn.results import Cell, Comparison, Figure, Place, Result
+from tdsnn.schema import plain
 from tdsnn.stats import holm
 from tdsnn.table import MARK, SIGNIFICANT, Table, interval, p_value, short, titled
 
@@ -53,7 +54,7 @@ class SuiteComparison:
 
     def document(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
-        return {"schema": 1, **asdict(self)}
+        return {"schema": 1, **plain(self)}
 
     def table(self) -> Table:
         """One row for each attack and strength."""

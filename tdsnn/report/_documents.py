@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from tdsnn import paths
 from tdsnn.errors import IntegrityError
 from tdsnn.files import read_json
-from tdsnn.results import SCHEMA, Cell, Comparison, Figure, Result
+from tdsnn.results import SCHEMA, Result
+from tdsnn.validation import check
 
 _SURVEY_SCHEMA = 1
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def read(path: Path, parse: Callable[[Any], T]) -> T:
     """
     try:
         return parse(read_json(path))
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, IntegrityError) as error:
         raise IntegrityError(
             f"The result document '{path}' cannot be read: {type(error).__name__}: {error}.",
             hint="Copy result.json, survey.json or results.json anew from where it was measured.",
@@ -108,18 +109,7 @@ def read(path: Path, parse: Callable[[Any], T]) -> T:
 def _result(document: Mapping[str, Any]) -> Result:
     if document["schema"] != SCHEMA:
         raise ValueError(f"it is not a benchmark result of schema {SCHEMA}")
-    cells = [
-        Cell(**{**cell, "accuracy": cell["accuracy"] and Figure(**cell["accuracy"])})
-        for cell in document["cells"]
-    ]
-    rows = [{**row, "difference": Figure(**row["difference"])} for row in document["comparisons"]]
-    return Result(
-        settings=document["settings"],
-        models=tuple(document["models"]),
-        cells=tuple(cells),
-        comparisons=tuple(Comparison(**row) for row in rows),
-        provenance=document["provenance"],
-    )
+    return check(document, Result, name="The result", recorded=True, error=IntegrityError)
 
 
 def _survey(document: Mapping[str, Any]) -> Survey:

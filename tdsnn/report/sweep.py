@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
 from tdsnn.report._sweep_documents import SweepDocument, SweepRun
 from tdsnn.report._sweep_groups import Difference, Group, group_of, manifest_of, mean
+from tdsnn.schema import plain
 from tdsnn.stats import holm, paired_mean_difference
 
 SCHEMA = 1
@@ -51,7 +52,7 @@ class SweepReport:
 
     def document(self) -> dict[str, Any]:
         """The report as plain JSON values."""
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **plain(self)}
 
 
 def summarise(document: SweepDocument, *, baseline: str | None = None) -> SweepReport:

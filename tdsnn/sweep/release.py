@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tdsnn.models._base import Model
 from tdsnn.progress import Note
 from tdsnn.publish.release import first_images, register_run
 from tdsnn.results import accuracy_figure
+from tdsnn.schema import plain
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import read_states
 from tdsnn.topography.alignment import firing_rates, measure_alignment
@@ -140,7 +140,7 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
         "seed": seed,
         "label": run.label,
         "settings": list(run.settings),
-        "held_out_accuracy": asdict(accuracy_figure(right, outcome.n)),
+        "held_out_accuracy": plain(accuracy_figure(right, outcome.n)),
         "alignment": {
             part: {layer: _finite(value.mean) for layer, value in layers.items()}
             for part, layers in found.items()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tdsnn.errors import GateError, UsageError
+from tdsnn.errors import GateError
 
 _FEATURE_AXES = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3, nn.Conv3d: 4}
 """The layers that are counted, and how many axes of their input one sample of one step has."""
@@ -88,7 +88,7 @@ def counting(
         time_first: whether two leading axes are (T, N), not (N, positions); if one fits only, that is it.
 
     Raises:
-        UsageError: a layer whose input or output does not have N samples; in the pass.
+        GateError: a layer whose input or output does not have N samples; in the pass.
     """
     counts = Counts()
     note = _Notes(counts, samples, time_first)
@@ -134,7 +134,7 @@ def by_step_and_sample(
     """(..., features axes) as (S, N, ...).
 
     Raises:
-        UsageError: no axis has the N samples.
+        GateError: no axis has the N samples.
     """
     shape = tuple(values.shape)
     leading = shape[: len(shape) - features]
@@ -145,7 +145,7 @@ def by_step_and_sample(
         return values
     if leading and leading[0] % samples == 0:
         return values.reshape(-1, samples, *shape[1:])
-    raise UsageError(
+    raise GateError(
         f"The layer '{layer}' is called with {shape} for {samples} images: its operations belong to none.",
         hint="Operations are counted where each image is a row of its own in every layer.",
     )

@@ -61,7 +61,8 @@ def information(
 
     The output after t steps is the mean of the first t logits, the likelihood its softmax at the true label.
     One image at a time, one forward pass and T backward passes each: the square of a batch's mean gradient
-    would be another, smaller number.
+    would be another, smaller number. ``torch.func.vmap`` over images is no faster on a CPU (0.09 s an image
+    of the embedded pair against 0.06 s through the compiled operators, which it cannot use).
 
     Args:
         steps: images (1, C, H, W) to logits (T, 1, K), differentiable in the parameters.

@@ -12,10 +12,11 @@ from tdsnn.errors import GateError
 from tdsnn.metrics._figures import resampled
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
+from tdsnn.stats import resampled_means
 from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric
 from tdsnn.temporal._figures import over_images
 from tdsnn.temporal._information import centroid, connections, information, trainable
-from tdsnn.temporal._resamples import Floats, mean_curve, resampled_means
+from tdsnn.temporal._resamples import RESAMPLES, Floats, mean_curve
 from tdsnn.temporal._spikes import differentiable_logits
 
 __all__ = ["Fisher"]
@@ -85,7 +86,7 @@ def _found(place: str, information_NT: Floats, seed: int) -> Measurement:
     """What there is about one connection."""
     n, steps = information_NT.shape
     centroid_key, pooled_key, key = (str(Key(quantity, None, place)) for quantity in _ORDER)
-    means = resampled_means(information_NT, seed=seed)
+    means = resampled_means(information_NT, seed=seed, resamples=RESAMPLES)
     mean = information_NT.mean(0)
     figures = {key: resampled(means[:, -1], value=float(mean[-1]), unit="", n=n)}
     curve = mean_curve(

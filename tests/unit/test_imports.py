@@ -28,6 +28,7 @@ CONTRACT = "tdsnn.models._base"
 HUB_USERS = {"report/cards.py"}
 REPORT_USES = {
     "schema",
+    "validation",
     "drawing",
     "errors",
     "certificates",

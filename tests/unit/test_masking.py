@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from numpy.typing import NDArray
 from toys import Linear, flat, split
 
@@ -136,7 +137,7 @@ def test_a_model_at_chance_cannot_be_masked(right: int, alarm: bool) -> None:
 
 
 def test_sweeps_of_other_settings_are_not_one_sweep() -> None:
-    weak, strong = cell("pgd", 1, PGD), replace(cell("pgd", 2, {"steps": 2}), variant="steps=2")
+    weak, strong = cell("pgd", 1, PGD), structs.replace(cell("pgd", 2, {"steps": 2}), variant="steps=2")
     assert found((weak, first(300)), (strong, first(500))) == []
 
 

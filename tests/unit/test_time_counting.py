@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tdsnn.errors import UsageError
+from tdsnn.errors import GateError
 from tdsnn.models._base import Model
 from tdsnn.temporal._counting import Counts, by_step_and_sample, counting, fan_out
 
@@ -168,7 +168,7 @@ def test_calls_one_step_at_a_time_are_steps() -> None:
 
 
 def test_input_without_the_images_is_refused() -> None:
-    with pytest.raises(UsageError, match="called with"):
+    with pytest.raises(GateError, match="called with"):
         by_step_and_sample(torch.zeros(5, 3), 1, samples=2, time_first=True, layer="fc")
 
 

@@ -202,6 +202,18 @@ def test_latency_counts_from_the_call_to_each_answer(clock: SimpleNamespace) -> 
     assert clock.ns == 2 * (3 + 5) * 3 * (1 + 3) * 1_000_000
 
 
+@pytest.mark.gpu
+def test_latency_on_a_gpu_waits_for_the_device() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    there = replace(subject(TwoUnits().to(device)), device=device)
+    found = metric("latency:repeats=5,batch=2").measure(there)
+    ends = [found.figures[f"answer at batch 2,T={t}"].value for t in (1, 2, 3, 4)]
+    assert 0 < ends[0] < ends[1] < ends[2] < ends[3]
+    assert found.conditions["device"] == torch.cuda.get_device_name(device)
+
+
 def test_order_statistics_hold_the_median() -> None:
     draws = np.random.default_rng(0).random((400, 21))
     figures = [quantile(row, 0.5) for row in draws]
