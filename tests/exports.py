@@ -88,7 +88,7 @@ def write(
 ) -> Exported:
     """Write a model and read it back."""
     about = metadata(model, timesteps=timesteps, shape=shape)
-    exporter.write(trace(model, shape, exporter.unrolled(about.timesteps)), about, path)
+    path.write_bytes(exporter.encode(trace(model, shape, exporter.unrolled(about.timesteps)), about))
     return exporter.read(path)
 
 

@@ -86,7 +86,7 @@ def export(
     split = _test_images(metadata.dataset, n) if verify else None
     with atomic(target) as temporary:
         program = trace(subject, metadata.image_shape, exporter.unrolled(metadata.timesteps))
-        exporter.write(program, metadata, temporary)
+        temporary.write_bytes(exporter.encode(program, metadata))
         _read_back(exporter, temporary, target, subject, metadata)
     old = certificates.beside(target)
     with file_error(old):

@@ -156,6 +156,14 @@ class Doubled(ByHand):
         return super().step(encoded + encoded, state)
 
 
+class Again(ByHand):
+    """The same neurons twice in a step."""
+
+    def step(self, encoded: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        logits, after = super().step(encoded, state)
+        return logits + self.first(encoded[None])[0].mean((2, 3)), after
+
+
 class Pooled(ByHand):
     def encode(self, x: Tensor) -> Tensor:
         return nn.functional.max_pool2d(super().encode(x), 2)
@@ -167,9 +175,10 @@ class Pooled(ByHand):
         (by_hand(soft=True), r"'LIF with reset by subtraction' of layer 'second'"),
         (Recurrent().eval(), "memory 'last'"),
         (Doubled().eval(), r"operator 'aten\.add\.Tensor'"),
+        (Again().eval(), r"'LIF' of layer 'first'"),
         (Pooled().eval(), r"operator 'aten\.max_pool2d'"),
     ],
-    ids=["soft reset", "memory", "the same edge twice", "operator"],
+    ids=["soft reset", "memory", "the same edge twice", "neurons twice", "operator"],
 )
 def test_what_cannot_be_said_is_refused_by_name(model: Model, named: str) -> None:
     with pytest.raises(UsageError, match=named) as caught:

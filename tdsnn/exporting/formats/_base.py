@@ -1,4 +1,4 @@
-"""What a format must be able to do: write a program, and read it back so that it can be run."""
+"""What a format must be able to do: make a file of a program, and read it back to run it."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ class Exporter(ABC):
         return timesteps
 
     @abstractmethod
-    def write(self, program: Program, metadata: Metadata, path: Path) -> None:
-        """Write a file; it may change the program.
+    def encode(self, program: Program, metadata: Metadata) -> bytes:
+        """Content of the file; the program stays as it is.
 
         Raises:
             UsageError: an operator that the format cannot express, which it names.
@@ -119,7 +119,7 @@ class Exporter(ABC):
         """Read a file back.
 
         Raises:
-            IntegrityError: it is damaged, or was not written by :meth:`write`.
+            IntegrityError: it is damaged, or its content is not from :meth:`encode`.
         """
 
     @property

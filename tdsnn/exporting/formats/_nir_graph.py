@@ -49,6 +49,9 @@ def nir_graph(program: Program) -> Any:
     """
     if program.memory:
         raise _refusal(f"the memory '{program.memory[0]}'", "only potentials of neurons are kept there")
+    for layer, steps in program.spikes.items():
+        if len(steps) > 1:
+            raise _refusal(f"the operator 'LIF' of layer '{layer}'", "it runs more than once in a step")
     builder = _Builder(program)
     for node in program.exported.graph.nodes:
         builder.add(node)

@@ -13,6 +13,7 @@ output is that of each step, and its mean over T steps the answer.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,12 +44,14 @@ class Nir(Exporter):
     def unrolled(self, timesteps: int) -> int:
         return 1
 
-    def write(self, program: Program, metadata: Metadata, path: Path) -> None:
+    def encode(self, program: Program, metadata: Metadata) -> bytes:
         import nir
 
         graph = nir_graph(program)
         graph.metadata |= metadata.texts()
-        nir.write(path, graph)
+        content = io.BytesIO()
+        nir.write(content, graph)
+        return content.getvalue()
 
     def read(self, path: Path) -> Exported:
         import nir

@@ -37,16 +37,17 @@ class Onnx(Exporter):
 
         return f"ONNX Runtime {onnxruntime.__version__}"
 
-    def write(self, program: Program, metadata: Metadata, path: Path) -> None:
+    def encode(self, program: Program, metadata: Metadata) -> bytes:
         import onnx
 
-        graph_of = _converted(program)
-        _name_spikes(graph_of.graph, program)
-        _strip(graph_of)
-        onnx.helper.set_model_props(graph_of, metadata.texts())
-        graph_of.producer_name, graph_of.producer_version = "tdsnn-zoo", metadata.tdsnn_version
-        onnx.checker.check_model(graph_of, full_check=True)
-        path.write_bytes(graph_of.SerializeToString())
+        model = _converted(program)
+        _name_spikes(model.graph, program)
+        _strip(model)
+        onnx.helper.set_model_props(model, metadata.texts())
+        model.producer_name, model.producer_version = "tdsnn-zoo", metadata.tdsnn_version
+        onnx.checker.check_model(model, full_check=True)
+        content: bytes = model.SerializeToString()
+        return content
 
     def read(self, path: Path) -> Exported:
         import onnx

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -28,10 +29,11 @@ class TorchExport(Exporter):
     def runtime(self) -> str:
         return f"PyTorch {torch.__version__}, loaded program"
 
-    def write(self, program: Program, metadata: Metadata, path: Path) -> None:
+    def encode(self, program: Program, metadata: Metadata) -> bytes:
         about = json.dumps({"metadata": metadata.texts(), "spikes": program.spikes})
-        with path.open("wb") as stream:
-            torch.export.save(program.exported, stream, extra_files={_ABOUT: about})
+        content = io.BytesIO()
+        torch.export.save(program.exported, content, extra_files={_ABOUT: about})
+        return content.getvalue()
 
     def read(self, path: Path) -> Exported:
         extra = {_ABOUT: ""}
