@@ -155,7 +155,15 @@ def _default_variant(name: str) -> Manifest:
     if not variants:
         bare = {full.partition(".")[0] for full in names}
         raise suggest(name, [*names, *sorted(bare)], kind="model", command=_COMMAND)
-    defaults = [manifest for manifest in map(_read, variants) if manifest.default]
+    readable, broken = [], None
+    for full in variants:
+        try:
+            readable.append(_read(full))
+        except UsageError as error:  # of one entry must not end what is about another
+            broken = error
+    defaults = [manifest for manifest in readable if manifest.default]
+    if not defaults and broken is not None:
+        raise broken
     # A zoo folder of one's own may have a default beside the project's.
     homes = [home(manifest.name) for manifest in defaults]
     first = next((zoo for zoo in paths.zoo_folders() if zoo in homes), None)

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tdsnn.cli._output import JsonFlag, emit_json, table
+from tdsnn.cli._output import JsonFlag, emit_json, note, table
+from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
 from tdsnn.registry import suggest
-from tdsnn.schema import Manifest
+from tdsnn.schema import Manifest, Release
 from tdsnn.store import source_of
 
 
@@ -26,7 +27,8 @@ def command(
 ) -> None:
     """List the models of the zoo, their accuracy and where their weights come from.
 
-    The accuracy of an entry with several released seeds is their mean.
+    The accuracy of an entry with several released seeds is their mean. An entry whose files are damaged has a
+    row that says so.
 
     Examples:
 
@@ -36,16 +38,11 @@ def command(
 
         tdsnn-zoo list --architecture sresnet18 --json
     """
-    manifests = [resolve(name) for name in list_models()]
-    _check("dataset", dataset, {manifest.dataset for manifest in manifests})
-    _check("architecture", architecture, {manifest.architecture for manifest in manifests})
-    rows = [
-        _describe(manifest)
-        for manifest in manifests
-        if dataset in (None, manifest.dataset)
-        and architecture in (None, manifest.architecture)
-        and topographic in (None, manifest.topographic)
-    ]
+    rows = [_row(name) for name in list_models()]
+    wanted = {"dataset": dataset, "architecture": architecture, "topographic": topographic}
+    for option in ("dataset", "architecture"):
+        _check(option, wanted[option], {row[option] for row in rows if option in row})
+    rows = [row for row in rows if all(value in (None, row.get(option)) for option, value in wanted.items())]
     if not seeds:
         rows = _gathered(rows)
     if json:
@@ -58,10 +55,21 @@ def command(
         [_cells(row) for row in rows],
         caption=f"acc. %: clean accuracy on the test images{mean}. More: tdsnn-zoo info MODEL",
     )
+    for row in rows:
+        if "error" in row:
+            note(f"{row['name']}: {row['error']}")
 
 
-def _describe(manifest: Manifest) -> dict[str, Any]:
-    release = load_release(manifest.name)
+def _row(name: str) -> dict[str, Any]:
+    """What there is to say of an entry; of one that cannot be read, why, so that the others are shown."""
+    try:
+        manifest = resolve(name)
+        return _describe(manifest, load_release(name))
+    except (UsageError, IntegrityError) as error:
+        return {"name": name, "seeds": 0, "error": f"{error.message} {error.hint}".strip()}
+
+
+def _describe(manifest: Manifest, release: Release | None) -> dict[str, Any]:
     metrics = release.metrics if release else {}
     accuracy = metrics.get("clean_accuracy", {}).get("value")
     return {
@@ -89,17 +97,19 @@ def _gathered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mean(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    known = [row["clean_accuracy_percent"] for row in seeds if row["clean_accuracy_percent"] is not None]
+    known = [row["clean_accuracy_percent"] for row in seeds if row.get("clean_accuracy_percent") is not None]
     mean = sum(known) / len(known) if known else None
     return seeds[0] | {"clean_accuracy_percent": mean, "seeds": len(known)}
 
 
-def _check(option: str, value: str | None, known: set[str]) -> None:
-    if value is not None and value not in known:
+def _check(option: str, value: object, known: set[str]) -> None:
+    if isinstance(value, str) and value not in known:
         raise suggest(value, sorted(known), kind=f"{option} in the zoo", command="tdsnn-zoo list")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["name"], "-", "-", "-", "-", "damaged"]
     parameters, accuracy = row["parameters"], row["clean_accuracy_percent"]
     seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
     return [

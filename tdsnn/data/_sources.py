@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tdsnn.errors import MissingError
 from tdsnn.paths import data_dir
-from tdsnn.progress import Progress
+from tdsnn.progress import Progress, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +124,7 @@ class HubRepo:
         return f"Hub dataset {self.repo}"
 
     def check(self, split: str) -> None:
-        """Whether the Hub client's cache has the split's file."""
+        """Whether the split's file was fetched, by this project or another program."""
         from tdsnn import hub
 
         if not hub.has_dataset_file(self.repo, self.layout.filename(split)):
@@ -134,7 +134,9 @@ class HubRepo:
         """All samples of the split, from the Hub or its download cache."""
         from tdsnn import hub
 
-        path = hub.fetch_dataset_file(self.repo, self.layout.filename(split))
+        filename = self.layout.filename(split)
+        told = named(progress, f"Fetching bytes of {filename}")
+        path = hub.fetch_dataset_file(self.repo, filename, progress=told)
         images, labels = self.layout.load(path, shape=shape, progress=progress)
         return RawSplit(images=images, labels=labels, origin=str(path))
 

@@ -1,4 +1,4 @@
-"""One file of a model repository: resumed after an interruption, verified before it gets its name.
+"""One file of a repository: resumed after an interruption, verified before it gets its name.
 
 The Hub client accepts wrong bytes of the right size and starts again after a killed process. Here bytes go to
 a ``.part`` file whose name holds the content that is wanted, so that any later call can go on with it, and
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.files import file_error, set_aside
 from tdsnn.hub._client import endpoint, talking
-from tdsnn.hub.repository import RemoteFile
+from tdsnn.hub.repository import Kind, RemoteFile
 from tdsnn.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def fetch_file(
     *,
     commit: str,
     target: Path,
+    kind: Kind = "model",
     progress: Progress = silent,
 ) -> None:
-    """Bring one file of a model repository to ``target``.
+    """Bring one file of a repository to ``target``.
 
     When nothing arrives any more it ends after ``TRIES`` silences of ``HF_HUB_DOWNLOAD_TIMEOUT`` (10 s).
 
@@ -51,19 +52,19 @@ def fetch_file(
         IntegrityError: other content than promised; it is kept as ``<target>.corrupt``.
         TdsnnError: the folder cannot be written, or has too little space.
     """
-    what = f"'{file.path}' of model {repo}"
+    what = f"'{file.path}' of {kind} {repo}"
     part = target.with_name(f".{target.name}.{file.key[:16]}.part")
     with file_error(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         resumed = part.is_file() and part.stat().st_size > 0
-    _receive_all(what, _url(repo, file.path, commit), part, file.size, progress)
+    _receive_all(what, _url(repo, kind, file.path, commit), part, file.size, progress)
     try:
         file.check(part)
     except IntegrityError as error:
         if resumed:
             # The older bytes may be what is wrong, so the file gets one more chance, from its first byte.
             part.unlink()
-            fetch_file(repo, file, commit=commit, target=target, progress=progress)
+            fetch_file(repo, file, commit=commit, target=target, kind=kind, progress=progress)
             return
         aside = set_aside(part, name=target.name)
         raise IntegrityError(
@@ -74,10 +75,10 @@ def fetch_file(
         part.replace(target)
 
 
-def _url(repo: str, filename: str, commit: str) -> str:
+def _url(repo: str, kind: Kind, filename: str, commit: str) -> str:
     from huggingface_hub import hf_hub_url
 
-    return hf_hub_url(repo, filename, revision=commit, endpoint=endpoint())
+    return hf_hub_url(repo, filename, repo_type=kind, revision=commit, endpoint=endpoint())
 
 
 def _receive_all(what: str, url: str, part: Path, size: int, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Names of model repositories and what a revision of one holds."""
+"""Names of repositories and what a revision of one holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import git_blob, verify
@@ -13,6 +14,8 @@ from tdsnn.hub._client import endpoint, public, require_network, talking
 from tdsnn.schema import FileRecord
 
 PREFIX = "hf:"
+Kind = Literal["model", "dataset"]
+"""What a repository holds; a model and a dataset may have the same name."""
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"
 _REPO = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*")
@@ -23,12 +26,13 @@ _HINT = "For example hf:org/name, or hf:org/name@v1 for a tag, a branch or a com
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A model repository on the Hub and a revision of it."""
+    """A repository on the Hub and a revision of it."""
 
     repo: str
     """``owner/name``."""
     revision: str = "main"
     """Branch, tag or 40-hex commit."""
+    kind: Kind = "model"
 
     def __post_init__(self) -> None:
         bad = ".." in self.repo or "--" in self.repo or len(self.repo) > _LONGEST
@@ -123,7 +127,7 @@ def look_up(reference: Reference) -> Contents:
         MissingError: no network, or no such repository or revision.
         IntegrityError: an answer that makes no sense.
     """
-    what = f"Model {reference.repo} at '{reference.revision}'"
+    what = f"{reference.kind.capitalize()} {reference.repo} at '{reference.revision}'"
     require_network(what)
     with talking(what):
         return ask(reference)
@@ -133,9 +137,9 @@ def ask(reference: Reference) -> Contents:
     """As :func:`look_up`, with the errors of the Hub client."""
     from huggingface_hub import HfApi
 
-    info = HfApi(endpoint=endpoint()).model_info(
-        reference.repo, revision=reference.revision, files_metadata=True
-    )
+    api = HfApi(endpoint=endpoint())
+    info_of = api.model_info if reference.kind == "model" else api.dataset_info
+    info = info_of(reference.repo, revision=reference.revision, files_metadata=True)
     commit = str(info.sha)
     if not _COMMIT.fullmatch(commit):
         raise IntegrityError(f"{public(endpoint())} names no commit of {reference.repo}, but '{commit}'.")

@@ -14,7 +14,7 @@ from tdsnn.errors import IntegrityError, TdsnnError, Unreachable
 from tdsnn.files import exclusive, read_json, set_aside, sha256_of, write_atomic
 from tdsnn.hub._client import require_network
 from tdsnn.hub.download import fetch_file
-from tdsnn.hub.repository import Reference, RemoteFile, look_up
+from tdsnn.hub.repository import Kind, Reference, RemoteFile, look_up
 from tdsnn.progress import Progress, named, silent
 from tdsnn.schema import FileRecord, plain
 from tdsnn.validation import check
@@ -81,6 +81,7 @@ def complete(
     files: Sequence[RemoteFile],
     folder: Path,
     *,
+    kind: Kind = "model",
     force: bool = False,
     progress: Progress = silent,
 ) -> bool:
@@ -94,13 +95,14 @@ def complete(
     if not force and not _lacking(files, folder):
         return False
     # Before anything is put aside that could not be replaced.
-    require_network(f"Model {repo}")
+    require_network(f"{kind.capitalize()} {repo}")
     with exclusive(folder):
         for file in files if force else _lacking(files, folder):
             path = folder / file.path
             if path.is_file() and not force:
                 _log.warning("%s differs from its release: kept as %s, fetched anew.", path, set_aside(path))
-            fetch_file(repo, file, commit=commit, target=path, progress=named(progress, file.path))
+            told = named(progress, file.path)
+            fetch_file(repo, file, commit=commit, target=path, kind=kind, progress=told)
     return True
 
 

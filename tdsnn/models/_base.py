@@ -21,6 +21,9 @@ from tdsnn.models._pretrained import Pretrained
 from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet
 
+MOST_TIMESTEPS = 10_000
+"""What nobody runs on purpose; a slip or a damaged file should not fill the memory."""
+
 
 class Model(Pretrained, nn.Module, ABC):
     """An image classifier on virtual cortical sheets.
@@ -223,3 +226,7 @@ def _check_finite(x: Tensor) -> None:
 def _check_steps(timesteps: int) -> None:
     if timesteps < 1:
         raise UsageError(f"The number of time steps must be at least 1, not {timesteps}.")
+    if timesteps > MOST_TIMESTEPS:
+        raise UsageError(f"The number of time steps must be at most {MOST_TIMESTEPS:,}, not {timesteps:,}.")
+    if timesteps % 1:
+        raise UsageError(f"The number of time steps is a whole number, not {timesteps}.")

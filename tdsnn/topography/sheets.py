@@ -7,6 +7,7 @@ Layout after TDANN (Margalit et al. 2024): unit (c, h, w) lies near the centre o
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,8 +66,13 @@ class CorticalSheet:
                 f"The sheet of {self.layer} needs finite positions of shape ({units}, 2), "
                 f"not {tuple(self.positions.shape)}."
             )
-        if not self.unit_mm > 0:
-            raise UsageError(f"The unit of distance on the sheet of {self.layer} must be above 0 mm.")
+        for what, length in (
+            ("side of the", self.size_mm),
+            ("neighbourhood on the", self.neighbourhood_mm),
+            ("unit of distance on the", self.unit_mm),
+        ):
+            if not 0 < length < math.inf:
+                raise UsageError(f"The {what} sheet of {self.layer} must be above 0 mm, not {length}.")
 
     @property
     def spec(self) -> SheetSpec:

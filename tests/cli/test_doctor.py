@@ -249,7 +249,7 @@ SOURCES: list[tuple[Source, Source | None]] = [
 def test_sources_know_what_they_have_without_reading_or_asking(
     present: Source, absent: Source | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tdsnn.hub.datasets.require_network", None)
+    monkeypatch.setattr("tdsnn.hub.datasets.look_up", None)
     monkeypatch.setenv("TDSNN_DATA", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repo = tmp_path / "datasets--some--one"

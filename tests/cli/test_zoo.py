@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from command import run
 
 from tdsnn import paths
 from tdsnn.files import sha256_of
-from tdsnn.manifest import write_release
+from tdsnn.manifest import resolve, write_release
 from tdsnn.schema import FileRecord, Release
 
 NAME = "tsresnet18.fashion_mnist"
@@ -277,3 +278,32 @@ def test_imports_nothing_heavy(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("part", ["models", "releases"])
+def test_a_damaged_entry_is_a_row_and_ends_nothing_for_the_others(
+    zoo_copy: Path,
+    part: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = answer(capsys, "list")["models"]
+    lab = tmp_path / "lab"
+    for folder in ("models", "releases"):
+        (lab / folder).mkdir(parents=True)
+    entry = (paths.bundled("zoo", "models") / f"{NAME}.toml").read_text().replace("default = true", "")
+    name = f"{NAME.partition('.')[0]}.broken"
+    (lab / "models" / f"{name}.toml").write_text(entry if part == "releases" else "fashion[/b] = \x07")
+    if part == "releases":
+        (lab / "releases" / f"{name}.json").write_text("[" * 10_000)
+    monkeypatch.setenv("TDSNN_ZOO", str(lab))
+    assert run("list") == 0
+    shown = capsys.readouterr()
+    assert re.search(rf"{name} .*damaged", shown.out)
+    assert f"{name}: The " in shown.err
+    models = answer(capsys, "list")["models"]
+    (broken,) = [row for row in models if "error" in row]
+    assert broken["name"] == name
+    assert [row for row in models if row is not broken] == before
+    assert resolve(NAME.partition(".")[0]).name == NAME, "the bare name means what it meant"

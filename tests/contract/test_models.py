@@ -60,6 +60,17 @@ def test_timesteps_can_be_chosen(model: Model, images: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
+    ("timesteps", "reason"),
+    [(0, "at least 1"), (10**9, "at most 10,000"), (float("inf"), "at most"), (1.5, "a whole number")],
+)
+def test_steps_that_cannot_be_are_refused(
+    model: Model, images: torch.Tensor, timesteps: int, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=f"The number of time steps .*{reason}"):
+        model(images, timesteps)
+
+
+@pytest.mark.parametrize(
     "bad",
     [torch.rand(2, 2, 16), torch.rand(2, 3, 16, 16), torch.zeros(2, 2, 16, 16, dtype=torch.uint8)],
     ids=["three dimensions", "channels", "integers"],

@@ -30,6 +30,7 @@ from tdsnn.data._sources import (
     Source,
 )
 from tdsnn.errors import IntegrityError, MissingError, UsageError
+from tdsnn.progress import Progress
 
 LAYOUT = ParquetLayout(config="plain", image="image", label="label")
 COUNT, SIDE = 40, 8
@@ -167,7 +168,7 @@ def test_the_hub_is_asked_last_for_the_right_file(
     downloaded = write_parquet(tmp_path / "hub" / "file.parquet")
     asked = []
 
-    def fetch(repo: str, filename: str) -> Path:
+    def fetch(repo: str, filename: str, *, progress: Progress) -> Path:
         asked.append((repo, filename))
         return downloaded
 
@@ -189,7 +190,7 @@ def test_without_a_pinned_digest_the_split_loads_and_says_so(tmp_path: Path, ins
 def test_missing_everywhere_lists_every_source_and_every_remedy(
     tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(repo: str, filename: str) -> Path:
+    def unreachable(repo: str, filename: str, *, progress: Progress) -> Path:
         raise MissingError("the Hub cannot be reached", hint="Connect to the network.")
 
     monkeypatch.setattr("tdsnn.hub.fetch_dataset_file", unreachable)

@@ -1,4 +1,4 @@
-"""Whether the Hub can be asked, and files of datasets from it."""
+"""Whether the Hub can be asked."""
 
 from __future__ import annotations
 
@@ -20,16 +20,6 @@ from tdsnn.errors import MissingError
 
 def ask() -> None:
     hub.look_up(hub.Reference(repo="someone/net"))
-
-
-def test_dataset_file(hub_server: HubServer) -> None:
-    hub_server.add("someone/images", {"plain/test.parquet": b"rows"}, kind="dataset")
-    assert hub.fetch_dataset_file("someone/images", "plain/test.parquet").read_bytes() == b"rows"
-
-
-def test_malformed_repository_name(hub_server: HubServer) -> None:
-    with pytest.raises(MissingError, match="cannot be on a Hub"):
-        hub.fetch_dataset_file("a/b/c/d", "x")
 
 
 def test_no_network_ends_quickly(hub_server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

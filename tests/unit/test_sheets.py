@@ -76,6 +76,14 @@ def test_wrong_positions_are_refused() -> None:
         CorticalSheet.from_metadata("a", sheet.metadata(), sheet.positions * float("nan"))
 
 
+@pytest.mark.parametrize("field", ["size_mm", "neighbourhood_mm", "unit_mm"])
+@pytest.mark.parametrize("length", [0.0, -1.0, float("nan"), float("inf")])
+def test_lengths_that_cannot_be_are_refused(field: str, length: float) -> None:
+    sheet = build_sheets({"a": (2, 3, 3)}, [SheetSpec("a", 2.0, "maps")], seed=0)["a"]
+    with pytest.raises(UsageError, match="must be above 0 mm"):
+        dataclasses.replace(sheet, **{field: length})
+
+
 def test_a_layer_without_a_spec_is_refused() -> None:
     with pytest.raises(UsageError, match="No sheet is specified for a"):
         build_sheets({"a": (3, 4, 4)}, [], seed=0)
