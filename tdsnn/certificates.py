@@ -145,8 +145,8 @@ class Certificate(Table, frozen=True, kw_only=True):
         if self.own_paths is None:
             return ""
         return (
-            f"by rounding alone the model's compiled operators move the logits of "
-            f"{self.own_paths.moved_images:,} images by more than {LOGITS_BAR:.0e}, and the class of "
+            f"the model's compiled operators, which fold nothing, move a logit by more than "
+            f"{LOGITS_BAR:.0e} on {self.own_paths.moved_images:,} of {self.n:,} images, and the class on "
             f"{self.own_paths.argmax_differences:,}"
         )
 

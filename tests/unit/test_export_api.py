@@ -164,7 +164,7 @@ def test_what_rounding_alone_does_is_told_beside_it(exported: Any) -> None:
     assert exported.certificate.own_paths is None, "these tests compile nothing"
     assert exported.certificate.own == ""
     told = replace(exported.certificate, own_paths=OwnPaths(argmax_differences=1, moved_images=12))
-    assert "logits of 12 images by more than 1e-04, and the class of 1" in str(told)
+    assert f"a logit by more than 1e-04 on 12 of {N} images, and the class on 1" in str(told)
     model, images = spiking(), torch.rand(6, 1, 8, 8)
     with torch.no_grad():
         answers = model(images)
