@@ -1,5 +1,6 @@
 # make bench   from a fresh clone to the comparison of tsresnet18 with its twin under attack
 # make test    linters, types and the whole test suite
+# make fuzz    damages files of every kind for a minute and reads them
 # make speed   this project beside the stock libraries, about 30 minutes
 # Another interpreter: make test PYTHON=python3.12
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ZOO := $(BIN)/tdsnn-zoo
 
-.PHONY: bench test speed data clean
+.PHONY: bench test fuzz speed data clean
 
 bench: data
 	@echo "3/4 The checkpoints of tsresnet18 and its twin ..."
@@ -20,6 +21,9 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+fuzz: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds 60
 
 speed: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.speed

@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -15,6 +16,7 @@ from typing import Any
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.schema import FileRecord
 
+_TOO_DEEP = "it is nested too deeply"
 LOCK_SECONDS = 600.0
 
 
@@ -29,12 +31,43 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: as :func:`parse_json`.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(content: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
         ValueError: it is not JSON in UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(_TOO_DEEP) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as :func:`parse_toml`.
+    """
+    return parse_toml(path.read_bytes())
+
+
+def parse_toml(content: str | bytes) -> dict[str, Any]:
+    """What a TOML text says.
+
+    Raises:
+        ValueError: it is not TOML in UTF-8, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(content if isinstance(content, str) else content.decode())
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
 
 
 def git_blob(content: bytes) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 
 from tdsnn import paths
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import read_json, write_atomic
+from tdsnn.files import parse_toml, read_json, write_atomic
 from tdsnn.hub import Reference
 from tdsnn.registry import suggest
 from tdsnn.schema import (
@@ -183,8 +182,8 @@ def parse(name: str, text: str) -> Manifest:
         UsageError: no TOML, an unknown key, or a value of another type, out of range or no choice.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise UsageError(
             f"The manifest of '{name}' is not valid TOML: {error}.", hint=f"Edit {manifest_path(name)}"
         ) from error

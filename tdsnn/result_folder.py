@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import read_json, write_atomic
+from tdsnn.files import parse_json, read_json, write_atomic
 from tdsnn.results import Result, digest_of
 
 _CHANGED = "its content was changed"
@@ -61,7 +61,7 @@ class ResultFolder:
             scores = Scores(
                 values=arrays["scores"],
                 seconds=float(arrays["seconds"][0]),
-                gates=tuple(json.loads(arrays["gates"].tobytes())),
+                gates=tuple(parse_json(arrays["gates"].tobytes())),
             )
         except (SafetensorError, KeyError, IndexError, ValueError) as error:
             raise _damaged(path, str(error)) from error
@@ -114,7 +114,7 @@ class ResultFolder:
             return None
         try:
             arrays = _unsealed(path.read_bytes())
-            document = json.loads(arrays.pop(_DOCUMENT).tobytes())
+            document = parse_json(arrays.pop(_DOCUMENT).tobytes())
         except (SafetensorError, KeyError, ValueError) as error:
             raise _damaged(path, str(error)) from error
         return document, arrays

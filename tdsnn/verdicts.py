@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import write_atomic
+from tdsnn.files import parse_json, write_atomic
 from tdsnn.manifest import home
 from tdsnn.results import digest_of
 from tdsnn.schema import Release
@@ -102,7 +102,7 @@ def read(release: Release) -> CleanVerdicts | None:
 def _parse(content: bytes) -> CleanVerdicts:
     ((name, array),) = load(content).items()
     header = content[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")]
-    about: Mapping[str, Any] = json.loads(json.loads(header)["__metadata__"][_ABOUT])
+    about: Mapping[str, Any] = parse_json(parse_json(header)["__metadata__"][_ABOUT])
     if about["schema"] != _SCHEMA:
         raise ValueError(f"they are not of schema {_SCHEMA}")
     if name == _BITS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 from dataclasses import KW_ONLY, dataclass
 
@@ -25,6 +26,7 @@ class Fault:
     error_code: str = ""
     echo_token: bool = False
     done: bool = False
+    zipped: bool = False
 
     @classmethod
     def wrong_bytes(cls, at: int = -1) -> Fault:
@@ -50,6 +52,16 @@ class Fault:
     def stall(cls, at: int, seconds: float) -> Fault:
         """As ``cut``, but with a silence before; an answer without a body is silent before its headers."""
         return cls("stall", at=at, seconds=seconds)
+
+    @classmethod
+    def drip(cls, seconds: float) -> Fault:
+        """One byte at a time, with a pause after each."""
+        return cls("drip", seconds=seconds)
+
+    @classmethod
+    def padded(cls, by: int = 0, *, zipped: bool = False, code: int = 0) -> Fault:
+        """``by`` spaces more, which JSON does not mind; gzip though nobody asked for it; another status."""
+        return cls("padded", at=by, zipped=zipped, code=code)
 
     @classmethod
     def ignore_range(cls) -> Fault:
@@ -92,6 +104,9 @@ class Fault:
             return data[: self.at]
         if self.kind == "longer":
             return data + b"x" * self.at
+        if self.kind == "padded":
+            padded = data + b" " * self.at
+            return gzip.compress(padded, 1) if self.zipped else padded
         if self.kind == "wrong_bytes" and data:
             at = self.at % len(data)
             return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -120,4 +135,4 @@ FAULTS: list[tuple[str, Fault]] = [
     ("drop", Fault.drop()),
     ("drop after the work", Fault.drop(done=True)),
 ]
-"""A name and an example of every fault."""
+"""A name and an example of every fault that ends by itself, soon, and that a file can have."""

@@ -56,7 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
         broken = fault.kind in ("cut", "stall")
         if fault.kind == "stall" and not sent:
             self.server.hub.stopped.wait(fault.seconds)
-        self.send_response(answer.status)
+        self.send_response(fault.code if fault.kind == "padded" and fault.code else answer.status)
+        if fault.zipped:
+            self.send_header("Content-Encoding", "gzip")
         for name, value in answer.headers.items():
             self.send_header(name, value)
         if fault.kind != "no_length":
@@ -66,9 +68,18 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "no_length":
             self.send_header("Connection", "close")
         self.end_headers()
+        if fault.kind == "drip":
+            self._drip(sent, fault.seconds)
+            return
         self.wfile.write(sent[: fault.at] if broken else sent)
         if fault.kind == "stall" and sent:
             self.server.hub.stopped.wait(fault.seconds)
+
+    def _drip(self, body: bytes, seconds: float) -> None:
+        for at in range(len(body)):
+            self.wfile.write(body[at : at + 1])
+            if self.server.hub.stopped.wait(seconds):
+                return
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""

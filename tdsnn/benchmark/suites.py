@@ -26,7 +26,6 @@ A file of one's own is named by its path, and is no official suite.
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +33,7 @@ from msgspec import Meta
 
 from tdsnn import paths
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import sha256_of
+from tdsnn.files import read_toml, sha256_of
 from tdsnn.registry import suggest
 from tdsnn.schema import Seed, Table
 from tdsnn.validation import check
@@ -119,8 +118,8 @@ def read_suite(name: str | os.PathLike[str]) -> NamedSuite:
         _require_locked(text, path, digest)
     subject = f"The suite '{text}'"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        document = read_toml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{subject} is not TOML: {error}.") from error
     suite = check(document, Suite, name=subject)
     if not (suite.attacks or suite.metrics):

@@ -15,11 +15,11 @@ from tdsnn.errors import MissingError, TdsnnError, Unreachable
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-ANSWER_SECONDS = 20.0
-"""Longest silence of the server within a request; the Hub client itself would wait for ever."""
 _DEFAULT_ENDPOINT = "https://huggingface.co"
-_CONNECT_SECONDS = 3.0
-_PROBE_SECONDS = 5.0
+PROBE_SECONDS = 6.0
+"""A server that says nothing at all for so long cannot be reached; one that answers with an error can."""
+LONGEST_REASON = 300
+"""Characters of what a server says about an error."""
 _GATEWAY_ERRORS = range(502, 505)
 _USER_INFO = re.compile(r"(?<=//)[^/@\s]+@")
 _LOGIN = "Log in with 'hf auth login', or set HF_TOKEN to a token that may do this."
@@ -45,7 +45,7 @@ class Connection:
 
 
 def connection() -> Connection:
-    """Ask the Hub for a sign of life, for 5 s at most; in offline mode nobody is asked."""
+    """Ask the Hub for a sign of life, for ``PROBE_SECONDS`` at most; in offline mode nobody is asked."""
     from huggingface_hub.constants import is_offline_mode
 
     offline = is_offline_mode()
@@ -89,33 +89,43 @@ def require_network(what: str) -> None:
 def talking(what: str, failure: type[TdsnnError] = MissingError) -> Iterator[None]:
     """Bound every request of the Hub client inside the block and translate its errors.
 
+    Where nothing but the moment is to blame, a ``MissingError`` becomes an ``Unreachable``.
+
     Args:
         what: subject of the sentence of an error, e.g. ``'x.json' of model a/b``.
         failure: class of the error.
     """
-    from huggingface_hub import get_session
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
 
-    def limit(request: httpx.Request) -> None:
-        # Some calls of the client ask for no limit, so a default of the session would not do.
-        if request.extensions.get("timeout", {}).get("read") is None:
-            request.extensions["timeout"] = httpx.Timeout(ANSWER_SECONDS).as_dict()
+    from tdsnn.hub._bounds import bounds
 
-    session = get_session()
-    hooks = session.event_hooks
-    session.event_hooks = {**hooks, "request": [*hooks["request"], limit]}
+    passing = Unreachable if failure is MissingError else failure
     try:
-        yield
+        with bounds():
+            yield
     except HfHubHTTPError as error:
         # Not chained: a server may have put the token into its answer, and a traceback would show it.
-        raise _refused(what, error, failure) from None
-    except (httpx.HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
-        raise failure(
+        raise _refused(what, error, passing if _status(error) in _GATEWAY_ERRORS else failure) from None
+    # The client takes any JSON for what it expects.
+    except (
+        httpx.HTTPError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        kind = passing if isinstance(error, httpx.TimeoutException) else failure
+        raise kind(
             f"{what}: {public(endpoint())} {_broken_off(error)}.", hint="Run the command again."
         ) from None
-    finally:
-        session.event_hooks = hooks
+
+
+def _status(error: HfHubHTTPError) -> int:
+    """0 for the errors that the client makes without an answer."""
+    return int(getattr(error.response, "status_code", None) or 0)
 
 
 def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> TdsnnError:
@@ -136,9 +146,8 @@ def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> Tds
         return failure(f"{what}: {server} has no such revision.", hint="Check the branch, tag or commit.")
     if isinstance(error, EntryNotFoundError):
         return failure(f"{what}: {server} has no such file.", hint="Check the name and the revision.")
-    # Absent on the errors that the client makes without an answer.
-    status = getattr(error.response, "status_code", None)
-    reason, hint = _REASONS.get(status or 0, ("failed", "Try again later."))
+    status = _status(error)
+    reason, hint = _REASONS.get(status, ("failed", "Try again later."))
     said = _first_line(error.server_message or "")
     detail = ": ".join(part for part in (f"status {status}" if status else "", said) if part)
     return failure(f"{what}: {server} {reason} ({detail or _first_line(str(error))}).", hint=hint)
@@ -147,6 +156,10 @@ def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> Tds
 def _broken_off(error: Exception) -> str:
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
 
+    from tdsnn.hub._bounds import Excess
+
+    if isinstance(error, Excess):
+        return str(error)
     if isinstance(error, httpx.TimeoutException):
         return "stopped answering"
     cause = error.__cause__
@@ -154,7 +167,8 @@ def _broken_off(error: Exception) -> str:
 
 
 def _first_line(text: str) -> str:
-    return public(text).strip().partition("\n")[0].rstrip(".:")
+    line = public(text).strip().partition("\n")[0].rstrip(".:")
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
 def _unreachable(url: str) -> str:
@@ -169,9 +183,8 @@ def _unreachable(url: str) -> str:
 
     def probe() -> None:
         try:
-            answer = get_session().head(public(url), timeout=_CONNECT_SECONDS, follow_redirects=False)
-            code = answer.status_code
-            outcome.append(f"status {code}" if code in _GATEWAY_ERRORS else "")
+            get_session().head(public(url), timeout=PROBE_SECONDS, follow_redirects=False)
+            outcome.append("")
         # ImportError: for a SOCKS proxy the client needs a package more.
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError, RuntimeError) as error:
             outcome.append(_first_line(str(error)) or type(error).__name__)
@@ -179,5 +192,5 @@ def _unreachable(url: str) -> str:
     # A thread, because the time-out of a socket does not cover a name server that never answers.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
-    thread.join(_PROBE_SECONDS)
-    return outcome[0] if outcome else f"no answer in {_PROBE_SECONDS:.0f} s"
+    thread.join(PROBE_SECONDS)
+    return outcome[0] if outcome else f"no answer in {PROBE_SECONDS:.0f} s"

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 TRIES = 3
 """Attempts in a row that bring no new byte, before a download is given up."""
 PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 10.0
-"""A server that asks for more patience (``Retry-After``) is given up at once."""
-_TRANSIENT = frozenset({408, 429, *range(500, 505)})
+SLOWEST_BYTES = 65_536
+SLOWEST_SECONDS = 60.0
+"""A download that brings fewer than ``SLOWEST_BYTES`` in that time is given up, so none takes longer than
+that time for each ``SLOWEST_BYTES`` and the rest."""
 
 
 def fetch_file(
@@ -81,13 +82,37 @@ def _url(repo: str, kind: Kind, filename: str, commit: str) -> str:
     return hf_hub_url(repo, filename, repo_type=kind, revision=commit, endpoint=endpoint())
 
 
+class _Pace:
+    """Gives a download up that is too slow; counts only bytes that are new, as a server may start over."""
+
+    def __init__(self, have: int) -> None:
+        self._counted = have
+        self._since = time.monotonic()
+
+    def note(self, have: int) -> None:
+        """Take note of how many bytes there are.
+
+        Raises:
+            Excess: that is too slow.
+        """
+        from tdsnn.hub._bounds import Excess
+
+        now = time.monotonic()
+        if have >= self._counted + SLOWEST_BYTES:
+            self._counted, self._since = have, now
+        elif now - self._since > SLOWEST_SECONDS:
+            raise Excess(f"sends less than {SLOWEST_BYTES:,} bytes in {SLOWEST_SECONDS:.0f} s")
+
+
 def _receive_all(what: str, url: str, part: Path, size: int, progress: Progress) -> None:
     """Append to ``part`` until it has ``size`` bytes, or the server has no more of them."""
     fruitless, most = -1, 0
+    pace: _Pace | None = None
     while True:
         with file_error(part):
             part.touch()
             have = part.stat().st_size
+        pace = pace or _Pace(have)
         # More than ever before, not more than last time: a server may start over each time.
         fruitless = 0 if have > most else fruitless + 1
         most = max(most, have)
@@ -96,11 +121,13 @@ def _receive_all(what: str, url: str, part: Path, size: int, progress: Progress)
         if fruitless:
             time.sleep(PAUSE_SECONDS)
         with talking(what):
-            if _receive(url, part, have, size, progress, final=fruitless + 1 >= TRIES):
+            if _receive(url, part, have, size, pace, progress, final=fruitless + 1 >= TRIES):
                 return
 
 
-def _receive(url: str, part: Path, have: int, size: int, progress: Progress, *, final: bool) -> bool:
+def _receive(
+    url: str, part: Path, have: int, size: int, pace: _Pace, progress: Progress, *, final: bool
+) -> bool:
     """One request for the bytes from ``have`` on. True: the server has no bytes there.
 
     Raises what the Hub client raises for a refusal, and for a transport error if this is the final attempt.
@@ -112,6 +139,8 @@ def _receive(url: str, part: Path, have: int, size: int, progress: Progress, *, 
         httpx,
     )
 
+    from tdsnn.hub._bounds import TRANSIENT, patience
+
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -120,41 +149,36 @@ def _receive(url: str, part: Path, have: int, size: int, progress: Progress, *, 
         with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
             if response.status_code == 416:
                 return True
-            if response.status_code in _TRANSIENT and not final and _patient(response):
+            if response.status_code in TRANSIENT and not final:
+                time.sleep(patience(response))
                 return False
             if not response.is_success:
                 response.read()
                 hf_raise_for_status(response)
-            _append(response, part, have if response.status_code == 206 else 0, size, progress)
+            _append(response, part, have if response.status_code == 206 else 0, size, pace, progress)
     except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError):
         if final:
             raise
     return False
 
 
-def _append(response: httpx.Response, part: Path, start: int, size: int, progress: Progress) -> None:
+def _append(
+    response: httpx.Response, part: Path, start: int, size: int, pace: _Pace, progress: Progress
+) -> None:
     """Write the body from byte ``start`` on, and one piece too much at most."""
     _require_space(part, size - start)
     have = start
     with file_error(part), part.open("r+b") as stream:
         stream.truncate(start)
         stream.seek(start)
-        for piece in response.iter_bytes():
+        # As sent: it was asked for without compression, and a bomb is never unpacked.
+        for piece in response.iter_raw():
             stream.write(piece)
             have += len(piece)
+            pace.note(have)
             progress(min(have, size), size)
             if have > size:
                 break
-
-
-def _patient(response: httpx.Response) -> bool:
-    """Wait as long as the server asks, if that is not too long."""
-    asked = response.headers.get("Retry-After", "")
-    seconds = float(asked) if asked.isdecimal() else 0.0
-    if seconds > LONGEST_PAUSE_SECONDS:
-        return False
-    time.sleep(seconds)
-    return True
 
 
 def _require_space(part: Path, needed: int) -> None:

@@ -20,7 +20,6 @@ are arranged by its twin waits for the twin if that is part of the sweep.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,7 @@ from msgspec import Meta
 from tdsnn import manifest as manifests
 from tdsnn import paths, store
 from tdsnn.errors import UsageError
+from tdsnn.files import read_toml
 from tdsnn.schema import Manifest, Table
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.training.recipe import override
@@ -138,8 +138,8 @@ def _read(path: Path) -> _File:
     if not path.is_file():
         raise UsageError(f"There is no sweep file '{path}'.", hint="Those of the project: ls zoo/sweeps")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        document = read_toml(path)
+    except (OSError, ValueError) as error:
         raise _broken(path, f"cannot be read: {error}") from error
     return check(document, _File, name=f"The sweep '{path}'", hint=f"Edit {path}; see tdsnn-zoo sweep -h")
 

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import write_atomic
+from tdsnn.files import parse_json, write_atomic
 from tdsnn.kernels._library import library
 from tdsnn.origin import Origin, digest_of_tensors, require_same
 from tdsnn.progress import Progress, named, silent
@@ -122,10 +122,10 @@ class _SavedSearch:
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata()
-                numbers = json.loads(about["search"])
+                numbers = parse_json(about["search"])
                 # Searches of before there was an origin kept the network only.
-                older = {"network": json.loads(about.get("source", "{}"))}
-                origin = json.loads(about["origin"]) if "origin" in about else older
+                older = {"network": parse_json(about.get("source", "{}"))}
+                origin = parse_json(about["origin"]) if "origin" in about else older
                 numbers["alignment"] = tuple((spent, r) for spent, r in numbers["alignment"])
                 state = PositionState(sites=file.get_tensor("sites"), **numbers)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from tdsnn.errors import UsageError
+from tdsnn.files import parse_toml
 from tdsnn.manifest import wording
 from tdsnn.models._arguments import check_arguments
 from tdsnn.registry import suggest
@@ -69,8 +69,8 @@ def _parsed(setting: str, tables: Mapping[str, Any]) -> tuple[list[str], Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

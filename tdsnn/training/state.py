@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from tdsnn import manifest as manifests
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import read_json, write_atomic
+from tdsnn.files import parse_json, read_json, write_atomic
 from tdsnn.origin import Origin, require_same
 from tdsnn.results import digest_of
 from tdsnn.schema import Count, Manifest, Sha256, Share, Table, plain, split_options
@@ -28,6 +29,13 @@ OUTCOME = "outcome.json"
 CHECKPOINT = "checkpoint"
 SETTINGS = "manifest.json"
 
+_SEAL = b"\nsha256 "
+"""Between a state and the digest of its content."""
+_DAMAGED = (
+    *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError),
+    *(ArithmeticError, MemoryError, ImportError, pickle.UnpicklingError),
+)
+"""What PyTorch's reader makes of bytes that are no state."""
 Recorded = TypeVar("Recorded", bound=Table)
 
 
@@ -100,8 +108,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         IntegrityError: it is missing or damaged.
     """
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, RecursionError) as error:
+        return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
         raise IntegrityError(
             f"The log '{path}' cannot be read: {error}.", hint="Train the run again, with another --run-dir."
         ) from error
@@ -175,7 +183,8 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace the saved state in one step, so that a crash leaves the old one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomic(folder / STATE, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomic(folder / STATE, content + _SEAL + hashlib.sha256(content).hexdigest().encode())
 
 
 def keep_lines(path: Path, count: int) -> None:
@@ -202,10 +211,14 @@ def load_state(folder: Path, *, origin: Origin | None = None) -> dict[str, Any]:
             hint="Leave --resume out to start the run.",
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content, sealed, digest = path.read_bytes().rpartition(_SEAL)
+        if sealed and hashlib.sha256(content).hexdigest().encode() != digest:
+            raise ValueError("its content was changed")
+        # A state of before there were digests ends with its content.
+        state = torch.load(io.BytesIO(content if sealed else digest), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it is no table")
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except _DAMAGED as error:
         raise IntegrityError(
             f"The saved state {path} is damaged ({type(error).__name__}).",
             hint="Start anew with another --run-dir; the log of this run is kept.",

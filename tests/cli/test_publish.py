@@ -192,7 +192,7 @@ def test_a_failing_hub_in_one_sentence(
     hub_server.misbehave(fault, on=PUBLISHING[call], times=None)
     before = (project / "zoo" / "releases" / f"{NAME}.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("tdsnn.hub._client.ANSWER_SECONDS", 0.05)
+        patch.setattr("tdsnn.hub._bounds.ANSWER_SECONDS", 0.05)
         code = run("publish", "tiny", "--repo", REPO)
     captured = capsys.readouterr()
     no_secret(captured)

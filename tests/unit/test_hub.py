@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import Fault, HubServer
+from hub_server import HubServer
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
 
 from tdsnn import hub
@@ -33,18 +33,13 @@ def test_no_network_ends_quickly(hub_server: HubServer, monkeypatch: pytest.Monk
 def test_server_that_never_answers_ends_quickly(
     hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tdsnn.hub._client.PROBE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(MissingError, match="cannot be reached"):
             ask()
-    assert time.monotonic() - start < 10
-
-
-def test_gateway_error_counts_as_unreachable(hub_server: HubServer) -> None:
-    hub_server.misbehave(Fault.status(503), on="^HEAD /$")
-    with pytest.raises(MissingError, match="cannot be reached: status 503"):
-        ask()
+    assert time.monotonic() - start < 3
 
 
 def test_the_way_of_the_clients_own_session_is_the_way_that_counts(

@@ -149,7 +149,7 @@ def test_each_fault_of_each_call(
     hub_server.misbehave(fault, on=CALLS[call], times=None)
     began = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr("tdsnn.hub._client.ANSWER_SECONDS", 0.05)
+        patch.setattr("tdsnn.hub._bounds.ANSWER_SECONDS", 0.05)
         error = failure()
     if error is not None:
         shown = "".join(traceback.format_exception(error)) + error.hint
