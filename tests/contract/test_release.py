@@ -13,9 +13,23 @@ from tdsnn.manifest import entry_and_seed, load_release, resolve
 from tdsnn.publish.release import first_images
 from tdsnn.topography.alignment import measure_alignment
 
-IMAGES = 1_000
+IMAGES = 300
 EMBEDDED = sorted(path.parent.name for path in paths.bundled("zoo", "checkpoints").glob("*/config.json"))
 FIRST_SEEDS = [name for name in EMBEDDED if not entry_and_seed(name)[1]]
+
+
+def kind_of(name: str) -> tuple[object, ...]:
+    """What decides which code measures an entry; its weights have a digest."""
+    manifest = resolve(name)
+    return (
+        manifest.architecture,
+        manifest.topographic,
+        manifest.topography.loss,
+        manifest.topography.preparation,
+    )
+
+
+ONE_OF_EACH_KIND = sorted({kind_of(name): name for name in reversed(FIRST_SEEDS)}.values())
 
 
 def shaped_on_its_sheets(name: str) -> bool:
@@ -43,7 +57,7 @@ def test_stored_verdicts_are_what_the_network_gives(name: str) -> None:
     with torch.no_grad():
         right = torch.cat([model(part) for part in images.split(100)]).argmax(1) == labels
     # Another processor may round a spike the other way.
-    assert int((right.numpy() != stored.scores[:IMAGES]).sum()) <= 2
+    assert int((right.numpy() != stored.scores[:IMAGES]).sum()) <= 1
 
 
 @pytest.mark.parametrize("name", [name for name in EMBEDDED if shaped_on_its_sheets(name)])
@@ -59,7 +73,7 @@ def test_topography_is_stronger_than_the_twins_in_every_layer(name: str) -> None
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIRST_SEEDS)
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_topography_is_what_the_release_states(name: str) -> None:
     release, manifest = load_release(name), resolve(name)
     assert release is not None

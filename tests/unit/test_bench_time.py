@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from PIL import Image
 from safetensors.numpy import load_file
 from timed import LABELS, ROWS, TwoUnits, split
@@ -223,8 +224,10 @@ def test_figures_are_drawn_and_not_empty(tmp_path: Path) -> None:
 
 def test_a_shift_that_is_of_no_step_needs_no_legend(tmp_path: Path) -> None:
     result = run(tmp_path, "entropy")
-    shifts = tuple(replace(one, key=f"rate@{place}") for one, place in zip(result.shifts, "ab", strict=True))
-    files = draw(replace(result, shifts=shifts), tmp_path)
+    shifts = tuple(
+        structs.replace(one, key=f"rate@{place}") for one, place in zip(result.shifts, "ab", strict=True)
+    )
+    files = draw(structs.replace(result, shifts=shifts), tmp_path)
     assert tmp_path / "topo-entropy-shift.png" in files
 
 
