@@ -86,7 +86,7 @@ class _Job:
 
         reference = Reference(repo=repo, revision=self.revision)
         if not self.dry_run:
-            require_publishing(reference, tag=self.tag)
+            require_publishing(reference, tag=self.tag, private=self.private)
         return reference
 
 

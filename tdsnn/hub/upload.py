@@ -79,12 +79,14 @@ def compare(
         return _compare(_look(reference), files, owned)
 
 
-def require_publishing(reference: Reference, *, tag: str | None = None) -> None:
+def require_publishing(reference: Reference, *, tag: str | None = None, private: bool = False) -> None:
     """Refuse what cannot be published to, before anybody waits for it.
 
     Raises:
-        UsageError: the revision is a commit, or no such tag is possible.
+        UsageError: the revision is a commit, no such tag is possible, or a repository that is public already
+            was to be private.
         TdsnnError: there is no token.
+        Unreachable: no network, if ``private`` has to be looked at.
     """
     from huggingface_hub import get_token
 
@@ -99,6 +101,19 @@ def require_publishing(reference: Reference, *, tag: str | None = None) -> None:
         raise TdsnnError(
             "Publishing needs a Hub token with the right to write, and there is none.",
             hint="Log in with 'hf auth login', or set HF_TOKEN.",
+        )
+    if private:
+        what = f"Model {reference.repo}"
+        require_network(what)
+        with talking(what, TdsnnError):
+            there = _look(Reference(repo=reference.repo))
+        _require_private(reference, there)
+
+
+def _require_private(reference: Reference, there: Contents | None) -> None:
+    if there is not None and not there.private:
+        raise UsageError(
+            f"{reference.repo} exists and is public.", hint="Leave out --private, or name another repository."
         )
 
 
@@ -133,11 +148,8 @@ def publish(
     api = _api()
     with talking(what, TdsnnError):
         api.create_repo(reference.repo, private=private or None, exist_ok=True)
-        if private and not ask(Reference(repo=reference.repo)).private:
-            raise UsageError(
-                f"{reference.repo} exists and is public.",
-                hint="Leave out --private, or name another repository.",
-            )
+        if private:
+            _require_private(reference, ask(Reference(repo=reference.repo)))
         if reference.revision != "main":
             api.create_branch(reference.repo, branch=reference.revision, exist_ok=True)
         before = _compare(ask(reference), files, owned)

@@ -97,6 +97,16 @@ def test_a_run_to_the_zoo_and_to_a_hub(
     assert "figures/new.png" not in hub_server.files(REPO)
 
 
+def test_a_run_is_not_measured_for_a_repository_that_is_public_where_a_private_one_was_asked_for(
+    entry: Release, hub_server: HubServer, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, before = finished_run(tmp_path / "run"), contents(project)
+    hub_server.add(REPO, {"a.txt": b"a"})
+    assert run("publish", str(folder), "--repo", REPO, "--private") == 2
+    assert "exists and is public" in capsys.readouterr().err
+    assert contents(project) == before
+
+
 def test_a_run_of_ones_own_zoo_leaves_the_project_alone(
     entry: Release, hub_server: HubServer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

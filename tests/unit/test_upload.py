@@ -79,6 +79,17 @@ def test_private_is_not_promised_of_a_public_repository(hub_server: HubServer) -
     assert hub_server.files(REPO) == {"a.txt": b"a"}
 
 
+def test_a_public_repository_is_told_from_a_private_one_before_anything_is_made(
+    hub_server: HubServer,
+) -> None:
+    reference = hub.Reference(repo=REPO)
+    hub.require_publishing(reference, private=True)  # it can still be made
+    hub_server.add(REPO, {"a.txt": b"a"})
+    hub.require_publishing(reference)
+    with pytest.raises(UsageError, match="exists and is public"):
+        hub.require_publishing(reference, private=True)
+
+
 def test_branch_and_tag(hub_server: HubServer) -> None:
     main = publish()
     branched = publish({"README.md": b"# next\n"}, revision="next", tag="v1")
