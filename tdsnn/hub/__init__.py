@@ -1,11 +1,12 @@
 """The only part that talks to the Hugging Face Hub, or to a server of its kind.
 
-``HF_ENDPOINT`` is read at every call; ``HF_HUB_OFFLINE``, ``HF_HUB_DOWNLOAD_TIMEOUT`` and ``HF_TOKEN`` (or
-the login of ``hf auth login``) act as in every other Hub client. A token is never stored, printed or part of
-an error.
+``HF_ENDPOINT`` is read at every call and may hold a user and a password; ``HF_HUB_OFFLINE``,
+``HF_HUB_DOWNLOAD_TIMEOUT`` and ``HF_TOKEN`` (or the login of ``hf auth login``) act as in every other Hub
+client. A password or token is never stored, printed or part of an error.
 """
 
 from tdsnn.hub._client import Connection, connection
+from tdsnn.hub._endpoint import require_client
 from tdsnn.hub.datasets import fetch_dataset_file, has_dataset_file
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import PREFIX, Contents, Reference, RemoteFile, is_reference, look_up
@@ -31,6 +32,7 @@ __all__ = [
     "is_reference",
     "look_up",
     "publish",
+    "require_client",
     "require_publishing",
     "take_snapshot",
 ]

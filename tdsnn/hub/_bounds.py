@@ -21,6 +21,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented,
     httpx,
 )
 
+from tdsnn.hub._endpoint import current, discreet
+
 ANSWER_SECONDS = 20.0
 """Longest silence of the server within a request."""
 BODY_SECONDS = 60.0
@@ -80,6 +82,7 @@ def _watch() -> Callable[[], None]:
         return add(make())
 
     def undo() -> None:
+        speak_freely()
         if _http._GLOBAL_CLIENT_FACTORY is make_bounded:
             _http._GLOBAL_CLIENT_FACTORY = make
         for session in bounded:
@@ -88,19 +91,27 @@ def _watch() -> Callable[[], None]:
                 event: [hook for hook in each if hook not in (_limit, _bound)] for event, each in hooks
             }
 
+    speak_freely = discreet()
     add(get_session())
     _http._GLOBAL_CLIENT_FACTORY = make_bounded
     return undo
 
 
 def _limit(request: httpx.Request) -> None:
-    """A time limit where the client sets none, and no compression."""
+    """A time limit where the client sets none, no compression, and who ``HF_ENDPOINT`` says is asking."""
     asked = request.extensions.get("timeout", {})
     limits = httpx.Timeout(ANSWER_SECONDS).as_dict()
     request.extensions["timeout"] = {
         key: limit if asked.get(key) is None else asked[key] for key, limit in limits.items()
     }
     request.headers["Accept-Encoding"] = "identity"
+    hub = current()
+    if hub.authorization and _origin(request.url) == _origin(httpx.URL(hub.url)):
+        request.headers["Authorization"] = hub.authorization
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _bound(response: httpx.Response) -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tdsnn.errors import MissingError, TdsnnError, Unreachable
+from tdsnn.errors import MissingError, TdsnnError, Unreachable, UsageError
+from tdsnn.hub._endpoint import brief, endpoint, require_client
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-_DEFAULT_ENDPOINT = "https://huggingface.co"
 PROBE_SECONDS = 6.0
 """A server that says nothing at all for so long cannot be reached; one that answers with an error can."""
-LONGEST_REASON = 300
-"""Characters of what a server says about an error."""
 _GATEWAY_ERRORS = range(502, 505)
-_USER_INFO = re.compile(r"(?<=//)[^/@\s]+@")
 _LOGIN = "Log in with 'hf auth login', or set HF_TOKEN to a token that may do this."
 _REASONS = {
     400: ("refused the request as malformed", "Check the names and the metadata."),
@@ -46,24 +41,15 @@ class Connection:
 
 def connection() -> Connection:
     """Ask the Hub for a sign of life, for ``PROBE_SECONDS`` at most; in offline mode nobody is asked."""
+    try:
+        url = endpoint()
+    except UsageError as error:
+        return Connection(endpoint="HF_ENDPOINT", offline=False, problem=error.message.rstrip("."))
     from huggingface_hub.constants import is_offline_mode
 
     offline = is_offline_mode()
-    problem = "HF_HUB_OFFLINE is set" if offline else _unreachable(endpoint())
-    return Connection(endpoint=public(endpoint()), offline=offline, problem=problem)
-
-
-def endpoint() -> str:
-    """Base URL of the Hub, ``HF_ENDPOINT`` or huggingface.co."""
-    return (os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
-
-
-def public(text: str) -> str:
-    """``text`` without the user's token and without the password of a URL."""
-    from huggingface_hub import get_token
-
-    token = get_token()
-    return _USER_INFO.sub("", text.replace(token, "***") if token else text)
+    problem = "HF_HUB_OFFLINE is set" if offline else _unreachable(url)
+    return Connection(endpoint=url, offline=offline, problem=problem)
 
 
 def require_network(what: str) -> None:
@@ -71,7 +57,9 @@ def require_network(what: str) -> None:
 
     Raises:
         Unreachable: offline mode, or no answer.
+        UsageError: ``HF_ENDPOINT`` is no address of a Hub.
     """
+    require_client()
     found = connection()
     if found.offline:
         raise Unreachable(
@@ -118,9 +106,7 @@ def talking(what: str, failure: type[TdsnnError] = MissingError) -> Iterator[Non
         AttributeError,
     ) as error:
         kind = passing if isinstance(error, httpx.TimeoutException) else failure
-        raise kind(
-            f"{what}: {public(endpoint())} {_broken_off(error)}.", hint="Run the command again."
-        ) from None
+        raise kind(f"{what}: {endpoint()} {_broken_off(error)}.", hint="Run the command again.") from None
 
 
 def _status(error: HfHubHTTPError) -> int:
@@ -136,7 +122,7 @@ def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> Tds
         RevisionNotFoundError,
     )
 
-    server = public(endpoint())
+    server = endpoint()
     if isinstance(error, GatedRepoError):
         return failure(f"{what}: {server} gives it only to people it has admitted.", hint=_LOGIN)
     if isinstance(error, RepositoryNotFoundError):
@@ -148,9 +134,9 @@ def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> Tds
         return failure(f"{what}: {server} has no such file.", hint="Check the name and the revision.")
     status = _status(error)
     reason, hint = _REASONS.get(status, ("failed", "Try again later."))
-    said = _first_line(error.server_message or "")
+    said = brief(error.server_message or "")
     detail = ": ".join(part for part in (f"status {status}" if status else "", said) if part)
-    return failure(f"{what}: {server} {reason} ({detail or _first_line(str(error))}).", hint=hint)
+    return failure(f"{what}: {server} {reason} ({detail or brief(str(error))}).", hint=hint)
 
 
 def _broken_off(error: Exception) -> str:
@@ -163,12 +149,7 @@ def _broken_off(error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "stopped answering"
     cause = error.__cause__
-    return f"broke off ({_first_line(str(cause or error)) or type(error).__name__})"
-
-
-def _first_line(text: str) -> str:
-    line = public(text).strip().partition("\n")[0].rstrip(".:")
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
+    return f"broke off ({brief(str(cause or error)) or type(error).__name__})"
 
 
 def _unreachable(url: str) -> str:
@@ -183,11 +164,11 @@ def _unreachable(url: str) -> str:
 
     def probe() -> None:
         try:
-            get_session().head(public(url), timeout=PROBE_SECONDS, follow_redirects=False)
+            get_session().head(url, timeout=PROBE_SECONDS, follow_redirects=False)
             outcome.append("")
         # ImportError: for a SOCKS proxy the client needs a package more.
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError, RuntimeError) as error:
-            outcome.append(_first_line(str(error)) or type(error).__name__)
+            outcome.append(brief(str(error)) or type(error).__name__)
 
     # A thread, because the time-out of a socket does not cover a name server that never answers.
     thread = threading.Thread(target=probe, daemon=True)

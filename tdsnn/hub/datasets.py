@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from tdsnn.errors import IntegrityError, MissingError, Unreachable, UsageError
-from tdsnn.hub._client import endpoint, public
+from tdsnn.hub._endpoint import endpoint, require_client
 from tdsnn.hub.repository import Reference, RemoteFile, look_up
 from tdsnn.hub.snapshot import complete
 from tdsnn.paths import cache_dir
@@ -46,7 +46,7 @@ def fetch_dataset_file(repo: str, filename: str, *, progress: Progress = silent)
         raise
     file = found.files.get(filename)
     if file is None:
-        raise MissingError(f"{what}: {public(endpoint())} has no such file.", hint="Check the name.")
+        raise MissingError(f"{what}: {endpoint()} has no such file.", hint="Check the name.")
     if shared is not None and _is(file, shared):
         return shared
     folder = _home(repo) / file.key
@@ -71,6 +71,10 @@ def _kept(repo: str, filename: str) -> list[Path]:
 
 def _shared(repo: str, filename: str) -> Path | None:
     """The file in the Hub client's own cache."""
+    try:
+        require_client()
+    except UsageError:
+        return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

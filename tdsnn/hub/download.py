@@ -11,10 +11,12 @@ import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.files import file_error, set_aside
-from tdsnn.hub._client import endpoint, talking
+from tdsnn.hub._client import talking
+from tdsnn.hub._endpoint import endpoint
 from tdsnn.hub.repository import Kind, RemoteFile
 from tdsnn.progress import Progress, silent
 
@@ -77,9 +79,7 @@ def fetch_file(
 
 
 def _url(repo: str, kind: Kind, filename: str, commit: str) -> str:
-    from huggingface_hub import hf_hub_url
-
-    return hf_hub_url(repo, filename, repo_type=kind, revision=commit, endpoint=endpoint())
+    return f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repo}/resolve/{commit}/{quote(filename)}"
 
 
 class _Pace:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from tdsnn.errors import IntegrityError, UsageError
 from tdsnn.files import git_blob, verify
-from tdsnn.hub._client import endpoint, public, require_network, talking
+from tdsnn.hub._client import require_network, talking
+from tdsnn.hub._endpoint import brief, endpoint
 from tdsnn.schema import FileRecord
 
 PREFIX = "hf:"
@@ -80,7 +81,7 @@ class RemoteFile:
     def __post_init__(self) -> None:
         digest, length = (self.sha256, 64) if self.sha256 is not None else (self.blob_id, 40)
         if type(self.size) is not int or self.size < 0 or not re.fullmatch(f"[0-9a-f]{{{length}}}", digest):
-            raise IntegrityError(f"Size or digest of '{self.path}' on the Hub is malformed.")
+            raise IntegrityError(f"Size or digest of '{brief(self.path)}' on the Hub is malformed.")
 
     @classmethod
     def of(cls, record: FileRecord) -> RemoteFile:
@@ -142,7 +143,7 @@ def ask(reference: Reference) -> Contents:
     info = info_of(reference.repo, revision=reference.revision, files_metadata=True)
     commit = str(info.sha)
     if not _COMMIT.fullmatch(commit):
-        raise IntegrityError(f"{public(endpoint())} names no commit of {reference.repo}, but '{commit}'.")
+        raise IntegrityError(f"{endpoint()} names no commit of {reference.repo}, but '{brief(commit)}'.")
     files = [
         RemoteFile(
             path=str(entry.rfilename),

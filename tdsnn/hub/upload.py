@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from tdsnn import __version__
 from tdsnn.errors import IntegrityError, TdsnnError, UsageError
 from tdsnn.files import git_blob
-from tdsnn.hub._client import endpoint, public, require_network, talking
+from tdsnn.hub._client import require_network, talking
+from tdsnn.hub._endpoint import endpoint, require_client
 from tdsnn.hub.repository import Contents, Reference, ask
 
 if TYPE_CHECKING:
@@ -83,11 +84,12 @@ def require_publishing(reference: Reference, *, tag: str | None = None, private:
     """Refuse what cannot be published to, before anybody waits for it.
 
     Raises:
-        UsageError: the revision is a commit, no such tag is possible, or a repository that is public already
-            was to be private.
+        UsageError: the revision is a commit, no such tag is possible, a repository that is public already was
+            to be private, or the Hub has no valid address.
         TdsnnError: there is no token.
         Unreachable: no network, if ``private`` has to be looked at.
     """
+    require_client()
     from huggingface_hub import get_token
 
     if reference.commit:
@@ -240,7 +242,7 @@ def _check_received(reference: Reference, files: Files) -> None:
     wrong = [change.path for change in _compare(ask(reference), files).changes if change.state != "unchanged"]
     if wrong:
         raise IntegrityError(
-            f"{public(endpoint())} has other content of '{wrong[0]}' in {reference.repo} than was sent.",
+            f"{endpoint()} has other content of '{wrong[0]}' in {reference.repo} than was sent.",
             hint="Publish it again.",
         )
 

@@ -11,19 +11,22 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
-from huggingface_hub.utils import validate_repo_id, yaml_dump  # type: ignore[attr-defined]  # not listed
 from msgspec.structs import replace
 
 from tdsnn import manifest as manifests
 from tdsnn import paths
 from tdsnn.errors import UsageError
 from tdsnn.files import sha256_of, write_atomic
+from tdsnn.hub import require_client
 from tdsnn.report._facts import Facts, Score, gather, scores
 from tdsnn.report._text import FIGURES as FIGURES
 from tdsnn.report._text import body, is_figure
 from tdsnn.schema import About, FileRecord, Manifest, Release
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
 _README = "README.md"
 _TASK = "image-classification"
@@ -54,9 +57,13 @@ def render(
         figures: prefix of links to the release's ``figures/*.png``.
 
     Raises:
-        UsageError: metadata that the Hub's client refuses.
+        UsageError: metadata that the Hub's client refuses, or ``HF_ENDPOINT`` is no address of a Hub.
         IntegrityError: a damaged release or result document.
     """
+    require_client()
+    from huggingface_hub import ModelCard
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not listed
+
     facts = gather(manifest, release, dataset)
     found = list(scores(facts))
     try:
@@ -139,6 +146,8 @@ def _without_figures(release: Release) -> tuple[FileRecord, ...]:
 
 
 def _metadata(facts: Facts, found: Sequence[Score]) -> ModelCardData:
+    from huggingface_hub import EvalResult, ModelCardData
+
     manifest, dataset = facts.entry.manifest, facts.dataset
     results = [
         EvalResult(
@@ -171,6 +180,9 @@ def _metadata(facts: Facts, found: Sequence[Score]) -> ModelCardData:
 def _evaluation(dataset_repo: str | None, found: Sequence[Score]) -> str:
     if dataset_repo is None or not found:
         return ""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # not listed
+
     entries = [
         EvalResultEntry(
             dataset_id=dataset_repo,

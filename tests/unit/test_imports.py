@@ -13,7 +13,7 @@ import tdsnn
 
 ROOT = Path(tdsnn.__file__).parent
 LAYERS = (
-    {"schema", "validation", "errors", "progress", "processes", "table"},
+    {"schema", "validation", "errors", "progress", "processes", "table", "text"},
     {"paths", "registry", "runtime", "files", "origin", "drawing", "settings"},
     {"manifest", "naming", "hub", "weights", "results", "result_tables", "stats", "store", "topography"}
     | {"kernels", "verdicts", "certificates", "tasks", "result_folder", "time_tables"},
@@ -36,6 +36,7 @@ REPORT_USES = {
     "registry",
     "files",
     "table",
+    "text",
     "results",
     "stats",
     "manifest",
