@@ -57,4 +57,6 @@ def require_format(path: Path) -> None:
         UsageError: its name ends neither in ``.png`` nor in ``.svg``.
     """
     if path.suffix.removeprefix(".") not in FORMATS:
-        raise UsageError(f"A figure is a .png or .svg file, not '{path.name}'.")
+        raise UsageError(
+            f"A figure is a .png or .svg file, not '{path}'.", hint="Let its name end in .png or .svg."
+        )

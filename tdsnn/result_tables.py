@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdsnn.table import CLEAN, MARK, SIGNIFICANT, WORST_CASE, Table, interval, p_value, short, titled
+from tdsnn.table import CLEAN, MARK, SIGNIFICANT, Table, interval, p_value, short, titled
 from tdsnn.time_tables import time_tables
 
 if TYPE_CHECKING:
@@ -30,23 +30,47 @@ def tables(result: Result) -> tuple[Table, ...]:
 
 
 def conclusions(result: Result) -> list[str]:
-    """What each comparison of a topographic model with its twin says, one sentence: at the largest radius,
-    after all attacks, or else without attack."""
+    """What the comparison of two models says, one sentence for each norm: at the largest radius, after all
+    attacks; else for each unit of noise, or without attack."""
     found = []
+    cells = {cell.place: cell for cell in result.cells}
+    twins = {(model["name"], model["twin"]) for model in result.models}
     for pair in dict.fromkeys((row.model, row.twin) for row in result.comparisons):
-        rows = [row for row in result.comparisons if (row.model, row.twin) == pair]
-        norms = {cell.place: cell.norm for cell in result.cells}
-        rows = [row for row in rows if norms[row.place] is not None] or rows
-        row = max(rows, key=lambda row: (row.eps_255, row.attack == WORST_CASE))
-        model, twin = map(short, pair)
-        points = f"{interval(row.difference, '+')} points"
-        where = CLEAN if row.attack == CLEAN else f"under {row.attack} at {row.eps_255:g}/255"
-        if row.p_holm >= SIGNIFICANT:
-            found.append(f"No difference between {model} and its twin {twin} is shown {where}: {points}.")
-        else:
-            better, worse = (model, twin) if row.difference.value > 0 else (twin, model)
-            found.append(f"{better} keeps more than {worse} {where}: {points}, {model} minus {twin}.")
+        strongest: dict[str, Comparison] = {}
+        for row in (row for row in result.comparisons if (row.model, row.twin) == pair):
+            kind = _kind(cells[row.place])
+            # Of equal strengths the union of attacks, which comes last.
+            if kind not in strongest or row.eps_255 >= strongest[kind].eps_255:
+                strongest[kind] = row
+        balls = [row for row in strongest.values() if cells[row.place].norm]
+        noises = [row for row in strongest.values() if row.attack != CLEAN]
+        found += [
+            _conclusion(row, cells[row.place], twins=pair in twins)
+            for row in balls or noises or strongest.values()
+        ]
     return found
+
+
+def _kind(cell: Cell) -> str:
+    """Cells of one kind have strengths that can be compared."""
+    return CLEAN if cell.attack == CLEAN else cell.norm or cell.unit
+
+
+def _conclusion(row: Comparison, cell: Cell, *, twins: bool) -> str:
+    model, twin = map(short, (row.model, row.twin))
+    points = f"{interval(row.difference, '+')} points"
+    where = "without attack" if cell.attack == CLEAN else f"under {cell.title} at {_strength(cell)}"
+    if row.p_holm >= SIGNIFICANT:
+        both = f"{model} and {'its twin ' if twins else ''}{twin}"
+        return f"No difference between {both} is shown {where}: {points}."
+    better, worse = (model, twin) if row.difference.value > 0 else (twin, model)
+    return f"{better} keeps more than {worse} {where}: {points}, {model} minus {twin}."
+
+
+def _strength(cell: Cell) -> str:
+    if cell.norm is not None:
+        return f"{cell.eps_255:g} values" if cell.norm == "l0" else f"{cell.eps_255:g}/255"
+    return f"sigma {cell.eps_255:g}/255" if cell.unit == "sigma" else f"{cell.unit} {cell.eps_255:g}"
 
 
 def _table(result: Result, group: tuple[str, ...]) -> Table:

@@ -63,8 +63,9 @@ def p_value(p: float) -> str:
 
 
 def short(name: str) -> str:
-    """A model's name in the heading of a column."""
-    return name.rstrip("/").rpartition("/")[2].partition(".")[0]
+    """A model's name in the heading of a column; of ``package.module:function`` without the package."""
+    last = name.rstrip("/").rpartition("/")[2]
+    return last.rpartition(".")[2] if ":" in last else last.partition(".")[0]
 
 
 def titled(attack: str, variant: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from tdsnn.attacks._norms import NORMS
 from tdsnn.drawing import COLOURS, drawing, save_figure
 from tdsnn.results import Cell, Figure, Result, accuracy_figure
 from tdsnn.table import MARK, WORST_CASE, short
@@ -76,7 +77,8 @@ def _panel(axes: Any, result: Result, norm: str) -> None:
                 linewidth=1,
                 label=f"{short(name)}, {title}",
             )
-    axes.set_xlabel(f"{norm} radius (1/255)", fontsize=9)
+    unit = "1/255" if NORMS[norm].continuous else "values"
+    axes.set_xlabel(f"{norm} radius ({unit})", fontsize=9)
     axes.set_ylabel("accuracy (%)", fontsize=9)
     axes.set_ylim(0, 100)
     axes.set_xlim(left=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -189,7 +190,9 @@ def command(
         steps=steps,
         out=out,
     )
-    result, folder = _run(request, fresh=fresh, json=as_json)
+    drawn = {"--svg": svg, "--plot": plot}
+    shown = [*_words(drawn), *(["--json"] if as_json else [])]
+    result, folder = _run(request, fresh=fresh, shown=shown)
     if as_json:
         _output.emit_json(result.document())
     else:
@@ -251,8 +254,12 @@ class _Request:
         words = ["tdsnn-zoo", "bench", *self.models, *(["--data", self.data] if self.data else [])]
         return shlex.join([*words, "--suite", "standard-v1"])
 
-    def command_line(self, *, json: bool) -> str:
-        """What to type to go on. Finished batches are kept, so never with ``--fresh``."""
+    def command_line(self, shown: Sequence[str]) -> str:
+        """What to type to go on. Finished batches are kept, so never with ``--fresh``.
+
+        Args:
+            shown: what is typed about how the result is shown.
+        """
         words = ["tdsnn-zoo", "bench", *self.models]
         for name in self.attacks:
             words += ["--attack", name]
@@ -270,14 +277,15 @@ class _Request:
             "--steps": self.steps,
             "--out": self.out,
         }
-        words += [
-            word for option, value in options.items() if value is not None for word in (option, str(value))
-        ]
-        words += ["--json"] if json else []
-        return shlex.join(words)
+        return shlex.join([*words, *_words(options), *shown])
 
 
-def _run(request: _Request, *, fresh: bool, json: bool) -> tuple[Result, Path]:
+def _words(options: Mapping[str, object]) -> list[str]:
+    """Options that were given, as they are typed."""
+    return [word for option, value in options.items() if value is not None for word in (option, str(value))]
+
+
+def _run(request: _Request, *, fresh: bool, shown: Sequence[str]) -> tuple[Result, Path]:
     stopped = "Stopped before the first cell."
     try:
         benchmark = prepare(**vars(request), note=_output.note)
@@ -285,4 +293,4 @@ def _run(request: _Request, *, fresh: bool, json: bool) -> tuple[Result, Path]:
         with _progress.bar(unit="images") as progress:
             return benchmark.run(fresh=fresh, progress=progress), benchmark.folder
     except KeyboardInterrupt as stop:
-        raise Interrupted(stopped, hint=f"Go on with: {request.command_line(json=json)}") from stop
+        raise Interrupted(stopped, hint=f"Go on with: {request.command_line(shown)}") from stop

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tdsnn.attacks._base import configure
 from tdsnn.attacks._spec import AttackSpec, parse_strength
+from tdsnn.errors import UsageError
 from tdsnn.metrics._base import Curve
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
@@ -63,6 +64,11 @@ class Anytime(TimeMetric):
             UsageError: an unknown attack, or a strength that cannot be.
         """
         if not self.attack:
+            if self.eps != type(self).eps:
+                raise UsageError(
+                    f"The strength {self.eps} is that of an attack, and {self.name} has none.",
+                    hint=f"For example --metric {self.name}:attack=pgd,eps={self.eps}",
+                )
             return None
         attack = configure(self.attack)
         norm = attack.choose_norm(None)

@@ -253,9 +253,9 @@ def test_ctrl_c_keeps_the_finished_cells_and_says_how_to_go_on(
     with monkeypatch.context() as patch:
         # The gates have passed by then, so the key is pressed in the first attack cell.
         patch.setattr("tdsnn.benchmark.measure._attacked", stop)
-        assert (
-            run("sresnet18", "--n", str(N), "--eps", "1", "--steps", "3", "--out", str(out), "--fresh") == 130
-        )
+        asked = ("sresnet18", "--n", str(N), "--eps", "1", "--steps", "3", "--out", str(out))
+        plot = tmp_path / "my curve.svg"
+        assert run(*asked, "--plot", str(plot), "--fresh") == 130
     message = capsys.readouterr().err
     line = next(line for line in message.splitlines() if "Go on with: " in line).partition("Go on with: ")[2]
     words = shlex.split(line)
@@ -264,6 +264,7 @@ def test_ctrl_c_keeps_the_finished_cells_and_says_how_to_go_on(
     document = answer(capsys, *words[2:])
     assert len(document["provenance"]["reused_cells"]) == 1
     assert document["cells"][1]["settings"] == PGD(steps=3).settings
+    assert plot.is_file()
 
 
 def test_a_cell_without_a_number_ends_with_exit_code_5(
@@ -371,6 +372,8 @@ def test_the_plot_shows_what_is_left_at_each_radius(
     assert not (tmp_path / "none.png").exists()
     assert run(TWIN, "--plot", "curve.jpg") == 2
     assert "A figure is a .png or .svg file, not 'curve.jpg'." in capsys.readouterr().err
+    assert run(TWIN, "--plot", ".") == 2
+    assert "A figure is a .png or .svg file, not '.'." in capsys.readouterr().err
 
 
 def test_the_table_ends_with_what_it_means_and_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:

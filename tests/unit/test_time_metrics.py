@@ -261,6 +261,7 @@ def test_spikes_of_a_looped_network_of_another_library() -> None:
         ("anytime:steps=0", "whole number from 1 to 999"),
         ("anytime:attack=pdg", "no attack called 'pdg'. Did you mean pgd"),
         ("anytime:attack=pgd,eps=0.03", "may mean"),
+        ("anytime:eps=2/255", "is that of an attack, and anytime has none"),
         ("early_exit:margins=0", "above 0"),
         ("early_exit:margins=-1", "margins above 0"),
         ("latency:repeats=1", "from 5 to"),
