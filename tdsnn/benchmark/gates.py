@@ -48,7 +48,8 @@ def check_model(model: nn.Module, x: Tensor, *, num_classes: int) -> list[Gate]:
     """Bounds, repetition and independence of the batch, on images ``x`` (N, C, H, W) in [0, 1], N >= 2.
 
     Raises:
-        GateError: logits not finite or of another shape, or state carried between calls or images.
+        GateError: images that it does not take, logits not finite or of another shape, or state carried
+            between calls or images.
     """
     with inference(model), torch.no_grad():
         return [
@@ -97,7 +98,15 @@ def check_attack(
 def _check_bounds(model: nn.Module, x: Tensor, num_classes: int) -> Gate:
     """Finite logits (N, K) on the images and on both ends of the pixel range."""
     batch = torch.cat([x, torch.zeros_like(x[:1]), torch.ones_like(x[:1])])
-    logits = finite(model(batch), "logits")
+    try:
+        logits = finite(model(batch), "logits")
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # shapes that a layer does not take
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise GateError(
+            f"The gate 'bounds' refused the model: it takes no images {tuple(x.shape[1:])}: {reason}."
+        ) from error
     if logits.shape != (len(batch), num_classes):
         raise GateError(
             f"The gate 'bounds' refused the model: logits of shape {tuple(logits.shape)}, "

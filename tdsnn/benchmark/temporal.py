@@ -14,7 +14,7 @@ from tdsnn.benchmark.compare import pairs
 from tdsnn.benchmark.measure import Run, within_memory
 from tdsnn.benchmark.plan import ModelEntry, Plan, measurement_key
 from tdsnn.data._base import DATASETS
-from tdsnn.errors import GateError
+from tdsnn.errors import GateError, UsageError
 from tdsnn.results import Figure, Shift
 from tdsnn.stats import holm, paired_bootstrap, paired_mean_difference
 from tdsnn.table import titled
@@ -40,7 +40,7 @@ def measure_time(run: Run, entries: Sequence[ModelEntry], *, refused: Mapping[st
     """One record for each model and metric; what is stored is not measured again.
 
     A record without figures says why: the metric says nothing of such a network (``missing``), or a gate
-    refused it or memory ran out (``error``).
+    refused it, its layers do not fit or memory ran out (``error``).
 
     Args:
         refused: name of a model to why it has no number at all.
@@ -78,7 +78,8 @@ def _record(run: Run, entry: ModelEntry, metric: TimeMetric, refused: str | None
             raise GateError(refused)
         found, samples = run.team.once(partial(_measured, run, entry, metric, key))
         error = None
-    except GateError as refusal:
+    except (GateError, UsageError) as refusal:
+        # Settings were held against the model before: what does not fit now is the network itself.
         found, samples, error = {}, {}, refusal.message
     run.progress(run.plan.n, label)
     empty: Record = {"figures": {}, "curves": {}, "missing": {}, "conditions": {}}

@@ -33,11 +33,14 @@ class CapturedOutputs(Mapping[str, Tensor]):
         self._joined: dict[str, Tensor] = {}
 
     def add(self, layer: str, output: Any) -> None:
-        """Note one call of a layer's module.
+        """Note one call of a layer's module; of several outputs the first, as of layers that give spikes and
+        potentials.
 
         Raises:
             UsageError: an output that is no tensor.
         """
+        if isinstance(output, tuple) and output:
+            output = output[0]
         if not isinstance(output, Tensor):
             raise UsageError(
                 f"The layer '{layer}' gives a {type(output).__name__}, so it has no units.",

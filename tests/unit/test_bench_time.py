@@ -20,7 +20,7 @@ from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.benchmark.suites import read_suite
 from tdsnn.benchmark.time_figures import draw
-from tdsnn.errors import GateError, IntegrityError, UsageError
+from tdsnn.errors import GateError, IntegrityError, TdsnnError, UsageError
 from tdsnn.result_folder import ResultFolder
 from tdsnn.result_tables import tables
 from tdsnn.results import Key, Result
@@ -159,11 +159,12 @@ def test_without_metrics_nothing_is_different(tmp_path: Path) -> None:
     assert len(tables(result)) == 1
 
 
+@pytest.mark.parametrize("kind", [GateError, UsageError])
 def test_a_metric_that_fails_is_an_error_and_no_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[TdsnnError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(metric: Entropy, subject: object) -> Measurement:
-        raise GateError("Nothing fires.")
+        raise kind("Nothing fires.")
 
     monkeypatch.setattr(Entropy, "compute", refuse)
     result = run(tmp_path, "entropy", "anytime")

@@ -112,3 +112,10 @@ def test_an_attack_that_ignores_its_seed_is_refused() -> None:
     x, y = batch(model, 8)
     with pytest.raises(GateError, match="determinism"):
         check_attack(_Shaky(), model, x, y, eps=0.1, indices=range(8), seed=0)
+
+
+def test_a_network_for_other_images_is_refused() -> None:
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    grey = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    with pytest.raises(GateError, match=r"takes no images \(3, 8, 8\).*expected .* 1 channels"):
+        check_model(grey, x, num_classes=2)

@@ -160,8 +160,16 @@ def test_a_layer_that_did_not_run_is_refused() -> None:
 
 
 def test_an_output_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(UsageError, match="'layer' gives a dict, so it has no units"):
+        CapturedOutputs({"layer": None}).add("layer", {"spikes": torch.zeros(1)})
     with pytest.raises(UsageError, match="'layer' gives a tuple, so it has no units"):
-        CapturedOutputs({"layer": None}).add("layer", (torch.zeros(1), None))
+        CapturedOutputs({"layer": None}).add("layer", ())
+
+
+def test_of_several_outputs_the_first_is_taken() -> None:
+    found, spikes = CapturedOutputs({"layer": None}), torch.ones(1)
+    found.add("layer", (spikes, torch.zeros(1)))
+    assert found["layer"] is spikes
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -236,10 +236,12 @@ def test_a_network_of_another_library_is_measured_as_far_as_it_can_be() -> None:
         metric("latency:steps=7").measure(subject(adapted))
 
 
-def test_spikes_of_a_looped_network_of_another_library() -> None:
+@pytest.mark.parametrize("potentials_too", [False, True])
+def test_spikes_of_a_looped_network_of_another_library(potentials_too: bool) -> None:
     snntorch = pytest.importorskip("snntorch")
-    net = nn.Sequential(nn.Flatten(), nn.Identity(), snntorch.Leaky(beta=0.5, init_hidden=True))
-    adapted = adapt(net, time="loop", timesteps=4, name="looped")
+    neurons = snntorch.Leaky(beta=0.5, init_hidden=True, output=potentials_too)
+    net = nn.Sequential(nn.Flatten(), nn.Identity(), neurons)
+    adapted = adapt(net, time="loop", timesteps=4, name="looped", output=0 if potentials_too else None)
     (layer,) = spiking_layers_of(adapted)
     x = torch.full((3, 1, 1, 2), 0.9)
     spikes = record_spikes(adapted, x, (layer,), 5)[layer]
