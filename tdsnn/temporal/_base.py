@@ -89,7 +89,8 @@ class TimeMetric(Configured, ABC):
     def objection(self, model: Model | Adapted) -> str | None:
         """Why this metric says nothing of a model, one sentence; None if it does."""
         if self.needs_spikes and not spiking_layers_of(model):
-            return f"{_title(model)} has no layer that is known to spike, so {self.name} says nothing of it."
+            name = title_of(model)
+            return f"{name} has no layer that is known to spike, so {self.name} says nothing of it."
         return None
 
     def check(self, model: Model | Adapted) -> None:
@@ -125,7 +126,8 @@ class TimeMetric(Configured, ABC):
         return found
 
 
-def _title(model: Model | Adapted) -> str:
+def title_of(model: Model | Adapted) -> str:
+    """What a network is called in a sentence."""
     return model.name if isinstance(model, Adapted) else model.architecture
 
 

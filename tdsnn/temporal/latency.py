@@ -21,7 +21,7 @@ from tdsnn.metrics._base import Curve, Figure
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.runtime import machine
-from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric
+from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric, title_of
 from tdsnn.temporal._spikes import check_steps
 from tdsnn.temporal._steps import MOST_STEPS
 
@@ -83,7 +83,7 @@ class Latency(TimeMetric):
                 figures[str(Key("images per second streaming", steps))] = _rate(len(x), ends[:, -1])
             if steps > 1:
                 curves[f"answer at {where}"] = _curve(ends)
-        lacking = f"{subject.model.architecture} is run as a whole: it has no steps that one could wait for."
+        lacking = f"{title_of(model)} is run as a whole: it has no steps that one could wait for."
         return Measurement(
             figures=figures,
             curves=curves,
