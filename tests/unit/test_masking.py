@@ -150,6 +150,12 @@ def test_sweeps_of_other_settings_are_not_one_sweep() -> None:
             "under pgd is only an upper bound on robustness: one gradient attack through the",
         ),
         (["pgd"], "the exact gradient", "through the exact gradient"),
+        (["pgd:source=sresnet18"], "the training surrogate", "attack through the network sresnet18, and"),
+        (
+            ["pgd", "apgd:source=sresnet18"],
+            "the training surrogate",
+            "through the training surrogate and the network sresnet18, and",
+        ),
         (["pgd", "fgsm", "gaussian"], "the training surrogate", "under pgd and fgsm is"),
     ],
 )

@@ -14,6 +14,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
+from tdsnn.attacks._source import ITSELF
 from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.masking._base import GREY_EPS_255, Finding, flat_grey, judged, percent
 from tdsnn.results import Cell
@@ -46,15 +47,19 @@ def caveat(specs: Sequence[AttackSpec], gradient: str) -> str | None:
     """How to read the accuracy under the ball attacks among ``specs``; None if there is none.
 
     Args:
-        gradient: what the attacks follow, in words.
+        gradient: what attacks follow that have no other network as their source, in words.
     """
-    names = list(dict.fromkeys(spec.name for spec in specs if spec.norm is not None))
-    if not names:
+    ball = [spec for spec in specs if spec.norm is not None]
+    if not ball:
         return None
+    names = list(dict.fromkeys(spec.name for spec in ball))
+    sources = dict.fromkeys(str(spec.settings.get("source", ITSELF)) for spec in ball)
+    followed = [gradient if source == ITSELF else f"the network {source}" for source in sources]
     attacks = "one gradient attack" if len(names) == 1 else "gradient attacks"
     return (
         f"Accuracy under {' and '.join(names)} is only an upper bound on robustness: {attacks} through "
-        f"{gradient}, and the checks for masked gradients made here can show masking but not rule it out."
+        f"{' and '.join(followed)}, and the checks for masked gradients made here can show masking but not "
+        "rule it out."
     )
 
 
