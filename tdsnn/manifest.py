@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, TypedDict
 
 from msgspec.structs import replace
@@ -223,7 +224,7 @@ def wording(name: str, *, changed: bool = False) -> Wording:
     if changed:
         return {
             "name": f"With these settings, the manifest of '{name}'",
-            "hint": f"See what it has without: tdsnn-zoo info {name}",
+            "hint": f"See what it has without: tdsnn-zoo info {quote(name)}",
         }
     return {"name": f"The manifest of '{name}'", "hint": f"Edit {manifest_path(name)}"}
 
@@ -235,9 +236,10 @@ def require_writable(name: str) -> None:
         UsageError: the entry's zoo folder is neither ``TDSNN_ZOO`` nor in a checkout.
     """
     if home(name) == paths.bundled("zoo") and not paths.is_checkout():
+        path = str(manifest_path(name))
         raise UsageError(
             f"'{name}' cannot be written: its zoo folder belongs to the installed package.",
-            hint=f"Make it yours: export TDSNN_ZOO=DIR and cp '{manifest_path(name)}' \"$TDSNN_ZOO/models/\"",
+            hint=f'Make it yours: export TDSNN_ZOO=DIR and cp {quote(path)} "$TDSNN_ZOO/models/"',
         )
 
 

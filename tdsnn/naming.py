@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 from tdsnn import hub, paths
 from tdsnn.errors import UsageError
@@ -38,7 +39,7 @@ def parse(name: str | os.PathLike[str]) -> str | Path | hub.Reference:
         return full_name(name)
     except UsageError as error:
         if is_folder(folder):
-            error.hint = f"The folder of that name: ./{name}"
+            error.hint = f"The folder of that name: {quote(f'./{name}')}"
         raise
 
 

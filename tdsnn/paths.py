@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 
 from tdsnn.errors import UsageError
 
@@ -33,7 +34,8 @@ def zoo_folders() -> tuple[Path, ...]:
     folder = expanded(given, variable="TDSNN_ZOO")
     if not folder.is_dir():
         raise UsageError(
-            f"TDSNN_ZOO names '{given}', which is no folder.", hint=f"Make it with mkdir -p '{given}/models'"
+            f"TDSNN_ZOO names '{given}', which is no folder.",
+            hint=f"Make it with mkdir -p {quote(f'{given}/models')}",
         )
     return (own,) if folder.resolve() == own.resolve() else (folder, own)
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from tdsnn import hub, naming, paths
@@ -202,7 +203,7 @@ def _entry(release: Release, *, force: bool, progress: Progress) -> Location:
     else:
         raise MissingError(
             f"The weights of '{release.name}' are neither embedded, nor cached, nor on a Hub.",
-            hint=f"Train them: tdsnn-zoo train {release.name}",
+            hint=f"Train them: tdsnn-zoo train {quote(release.name)}",
         )
     return Location(
         name=release.name, folder=folder, source=source, weights=_weights(release.files), files=release.files
@@ -250,7 +251,7 @@ def _release(name: str) -> Release:
     release = load_release(name)
     if release is None:
         raise MissingError(
-            f"No weights of '{name}' were released.", hint=f"Train them: tdsnn-zoo train {name}"
+            f"No weights of '{name}' were released.", hint=f"Train them: tdsnn-zoo train {quote(name)}"
         )
     lacking = {*_NEEDED} - {record.path for record in release.files}
     if lacking:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tdsnn.benchmark.api import Name, prepare
@@ -80,7 +81,7 @@ def _under_suite(
     if not read_suite(suite).suite.attacks:
         raise UsageError(
             f"The suite '{os.fspath(suite)}' makes no attack under which models could be compared.",
-            hint=f"See both over time: tdsnn-zoo bench {pairing.a} --suite {os.fspath(suite)}",
+            hint=f"See both over time: tdsnn-zoo bench {quote(pairing.a)} --suite {quote(os.fspath(suite))}",
         )
 
     results = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from msgspec.structs import asdict
@@ -112,7 +113,7 @@ def _require_equal(name: str, ours: Described, twin: str, theirs: Described) -> 
         if value != other:
             raise UsageError(
                 f"{twin} is no twin of {name}: they differ in {key} ({value} and {other}).",
-                hint=f"Make them equal and train anew, or name another twin: tdsnn-zoo info {twin}",
+                hint=f"Make them equal and train anew, or name another twin: tdsnn-zoo info {quote(twin)}",
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import filter as matching
+from shlex import quote
 
 from tdsnn.errors import MissingError, UsageError
 from tdsnn.manifest import entry_and_seed, list_models, load_release, resolve
@@ -93,12 +94,14 @@ def _seeds_of(name: str) -> dict[int, Release]:
             raise UsageError(f"No model of the zoo matches '{name}'.", hint=_LIST)
     released = _released(names)
     if not released:
-        raise MissingError(f"Nothing of '{name}' was released.", hint=f"Train it: tdsnn-zoo train {names[0]}")
+        raise MissingError(
+            f"Nothing of '{name}' was released.", hint=f"Train it: tdsnn-zoo train {quote(names[0])}"
+        )
     entries = sorted({entry_and_seed(release.name)[0] for release in released})
     if len(entries) > 1:
         raise UsageError(
             f"'{name}' matches several entries: {', '.join(entries)}.",
-            hint=f"All seeds of one of them: tdsnn-zoo compare '{entries[0]}{_ALL_SEEDS}'",
+            hint=f"All seeds of one of them: tdsnn-zoo compare {quote(entries[0] + _ALL_SEEDS)}",
         )
     return _by_seed(released)
 
@@ -108,7 +111,8 @@ def _twins(ours: Mapping[int, Release]) -> dict[int, Release]:
     released = _released(names)
     if not released:
         raise MissingError(
-            f"The twin of '{_entry(ours)}' was not released.", hint=f"Train it: tdsnn-zoo train {names[0]}"
+            f"The twin of '{_entry(ours)}' was not released.",
+            hint=f"Train it: tdsnn-zoo train {quote(names[0])}",
         )
     return _by_seed(released)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from statistics import fmean
 from typing import Any
 
@@ -129,7 +130,7 @@ def stored_verdicts(releases: Iterable[Release]) -> tuple[dict[str, CleanVerdict
         elif store.source_of(release) is None:
             raise MissingError(
                 f"Neither the verdicts of '{release.name}' on the test images nor its weights can be had.",
-                hint=f"Train it and publish the run: tdsnn-zoo train {release.name}",
+                hint=f"Train it and publish the run: tdsnn-zoo train {quote(release.name)}",
             )
         else:
             lacking.append(release.name)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -140,5 +141,6 @@ def _require_locked(name: str, path: Path, digest: str) -> None:
     if digest != expected:
         raise IntegrityError(
             f"The suite '{name}' was edited: {path} has sha256 {digest}, and {LOCK} says {expected}.",
-            hint=f"A changed suite is a new one: restore the file, or name yours by its path, ./{path.name}",
+            hint="A changed suite is a new one: restore the file, or name yours by its path, "
+            f"{quote(f'./{path.name}')}",
         )

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import tdsnn
@@ -213,5 +214,5 @@ def _missing_splits(dataset: Report, connection: Report) -> Iterator[tuple[str, 
     remedies = list(dict.fromkeys(lack["help"] for lack in lacks if lack["help"]))
     if on_hub:
         how = "unset HF_HUB_OFFLINE" if connection["offline"] else "connect to the network"
-        remedies.append(f"From the Hub: {how}, then tdsnn-zoo data fetch {dataset['name']}")
+        remedies.append(f"From the Hub: {how}, then tdsnn-zoo data fetch {quote(dataset['name'])}")
     yield f"{dataset['name']} is not on this machine ({', '.join(missing)}).", remedies

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +19,19 @@ from tdsnn.errors import TdsnnError
 from tdsnn.files import write_atomic
 from tdsnn.processes import is_main
 from tdsnn.table import Table as PlainTable
+from tdsnn.text import visible
 
 _SVG_COLUMNS = 100
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+class _Console(Console):
+    """Shows nothing that would steer the terminal, whether it comes from a name, a file or a server."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -32,7 +42,7 @@ def console(*, stderr: bool = False) -> Console:
     """
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 200
-    return Console(stderr=stderr, width=width, highlight=False, quiet=not is_main())
+    return _Console(stderr=stderr, width=width, highlight=False, quiet=not is_main())
 
 
 def note(text: str) -> None:
@@ -88,6 +98,6 @@ def table(
         grid.add_row(*map(Text, row))
     console().print(grid)
     if svg is not None and is_main():
-        canvas = Console(record=True, width=_SVG_COLUMNS, file=io.StringIO(), highlight=False)
+        canvas = _Console(record=True, width=_SVG_COLUMNS, file=io.StringIO(), highlight=False)
         canvas.print(grid)
         write_atomic(svg, canvas.export_svg(title="tdsnn-zoo bench").encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tdsnn.cli import _output
@@ -97,7 +98,7 @@ def _machine_rows(report: Report) -> Iterator[tuple[str, str]]:
 
 def _dataset_rows(dataset: Report) -> Iterator[tuple[str, str, str]]:
     undone = [split for split in dataset["splits"] if split not in dataset["decoded"]]
-    fetch = [f"not {', '.join(undone)} (tdsnn-zoo data fetch {dataset['name']})"] if undone else []
+    fetch = [f"not {', '.join(undone)} (tdsnn-zoo data fetch {quote(dataset['name'])})"] if undone else []
     yield dataset["name"], "decoded", "; ".join([*dataset["decoded"], *fetch])
     for source in dataset["sources"]:
         lacks = [f"not {split}: {lack['reason']}" for split, lack in source["missing"].items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +109,7 @@ def _check(job: _Job, name: str, *, is_run: bool) -> None:
     if is_run and job.dry_run:
         raise UsageError(
             "A run is measured and put into the zoo before it can be compared with a repository.",
-            hint=f"First: tdsnn-zoo publish {name}",
+            hint=f"First: tdsnn-zoo publish {quote(name)}",
         )
     if not is_run and not job.dry_run:
         require_writable(resolve(name).name)
@@ -123,7 +124,7 @@ def _register(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
         _output.note(
             f"{release.name} has more than the {LARGEST_EMBEDDED_BYTES // 2**20} MiB that are embedded: "
             "only the cache of this machine has it. "
-            f"To publish it: tdsnn-zoo publish {release.name} --repo OWNER/NAME"
+            f"To publish it: tdsnn-zoo publish {quote(release.name)} --repo OWNER/NAME"
         )
     if quiet:
         return release.name

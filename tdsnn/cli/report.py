@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -124,7 +125,7 @@ def _released(names: list[str] | None) -> list[tuple[Manifest, Release]]:
         elif names:
             raise MissingError(
                 f"No weights of '{name}' were released, so there is nothing to write a card about.",
-                hint=f"Train them: tdsnn-zoo train {name}",
+                hint=f"Train them: tdsnn-zoo train {quote(name)}",
             )
     return found
 

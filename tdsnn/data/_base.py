@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tdsnn.data._sources import HubRepo, RawSplit, Source
@@ -166,7 +167,7 @@ def load_training(name: str, *, progress: Progress = silent) -> tuple[Split, Spl
     if info.digest is not None and held_out.digest != info.digest:
         raise IntegrityError(
             f"The held-out images of {name} have content sha256 {held_out.digest}, expected {info.digest}.",
-            hint=f"Decode the training images again: tdsnn-zoo data fetch {name}",
+            hint=f"Decode the training images again: tdsnn-zoo data fetch {quote(name)}",
         )
     return train.select(np.sort(drawn[info.size :]), name="the rest"), held_out
 
@@ -190,7 +191,9 @@ def verify_split(name: str, split: str, *, progress: Progress = silent) -> Split
     try:
         _cache.check(cached)
     except IntegrityError as error:
-        raise IntegrityError(error.message, hint=f"Decode it again: tdsnn-zoo data fetch {name}") from error
+        raise IntegrityError(
+            error.message, hint=f"Decode it again: tdsnn-zoo data fetch {quote(name)}"
+        ) from error
     return _as_split(name, split, cached)
 
 

@@ -14,6 +14,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Rows:
             raise IntegrityError(
                 f"{self._path} was changed after it was decoded: {int(wrong.sum())} of the "
                 f"{len(rows)} rows that are used, the first row {int(rows[new][wrong][0])}.",
-                hint=f"Decode it again: tdsnn-zoo data fetch {self._path.parent.name}",
+                hint=f"Decode it again: tdsnn-zoo data fetch {quote(self._path.parent.name)}",
             )
         self._checked[rows] = True
 

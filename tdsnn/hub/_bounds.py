@@ -35,6 +35,8 @@ LONGEST_PAUSE_SECONDS = 10.0
 """A server that asks for more patience (``Retry-After``, ``RateLimit``) is given up at once."""
 TRANSIENT = frozenset({408, 429, *range(500, 505)})
 """Statuses that another attempt may get over."""
+_FILE = "tdsnn_file"
+"""Extension of a request: whether a file was asked for."""
 _SECONDS = re.compile(r"\s*(\d+)\s*")
 _SPENT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)")
 """``"api";r=0;t=55``: nothing is left for 55 s (draft-ietf-httpapi-ratelimit-headers-09)."""
@@ -91,8 +93,8 @@ def _watch() -> Callable[[], None]:
                 event: [hook for hook in each if hook not in (_limit, _bound)] for event, each in hooks
             }
 
-    speak_freely = discreet()
     add(get_session())
+    speak_freely = discreet()
     _http._GLOBAL_CLIENT_FACTORY = make_bounded
     return undo
 
@@ -105,6 +107,8 @@ def _limit(request: httpx.Request) -> None:
         key: limit if asked.get(key) is None else asked[key] for key, limit in limits.items()
     }
     request.headers["Accept-Encoding"] = "identity"
+    # Redirections have the same extensions: where an answer is sent from does not make it a file.
+    request.extensions.setdefault(_FILE, _is_file(request))
     hub = current()
     if hub.authorization and _origin(request.url) == _origin(httpx.URL(hub.url)):
         request.headers["Authorization"] = hub.authorization
@@ -116,7 +120,10 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 def _bound(response: httpx.Response) -> None:
     """Bound the body of an answer, unless it is a file, and refuse to wait as long as it asks for."""
-    file = response.is_success and _is_file(response.request)
+    asked = response.request.extensions
+    if _FILE not in asked:
+        return  # a request of others, that began before any call of ours
+    file = response.is_success and asked[_FILE]
     if not file and isinstance(response.stream, httpx.SyncByteStream):
         limit = LARGEST_ANSWER if response.is_success else LARGEST_ERROR
         encoding = response.headers.pop("Content-Encoding", "identity")
@@ -128,7 +135,7 @@ def _bound(response: httpx.Response) -> None:
 def _is_file(request: httpx.Request) -> bool:
     """Whether an answer would be the content of a file, whose size another place states."""
     path = request.url.path
-    return request.method == "GET" and ("/api/" not in path or "/api/resolve-cache/" in path)
+    return request.method == "GET" and ("/resolve/" in path or "/api/" not in path)
 
 
 def patience(response: httpx.Response) -> float:

@@ -7,6 +7,7 @@ only the right content is ever given its final name.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -59,6 +60,8 @@ def fetch_file(
     part = target.with_name(f".{target.name}.{file.key[:16]}.part")
     with file_error(part):
         part.parent.mkdir(parents=True, exist_ok=True)
+        if part.is_symlink():
+            part.unlink()  # not made by a download, and its target is somebody's file
         resumed = part.is_file() and part.stat().st_size > 0
     _receive_all(what, _url(repo, kind, file.path, commit), part, file.size, progress)
     try:
@@ -168,7 +171,7 @@ def _append(
     """Write the body from byte ``start`` on, and one piece too much at most."""
     _require_space(part, size - start)
     have = start
-    with file_error(part), part.open("r+b") as stream:
+    with file_error(part), open(part, "r+b", opener=_not_followed) as stream:
         stream.truncate(start)
         stream.seek(start)
         # As sent: it was asked for without compression, and a bomb is never unpacked.
@@ -179,6 +182,11 @@ def _append(
             progress(min(have, size), size)
             if have > size:
                 break
+
+
+def _not_followed(path: str, flags: int) -> int:
+    """Opens a file, but none that a symlink leads to (where the system can tell)."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _require_space(part: Path, needed: int) -> None:

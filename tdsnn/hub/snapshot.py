@@ -64,15 +64,23 @@ def take_snapshot(
     if not known and listed is None:
         listed = look_up(replace(reference, revision=commit)).files
     files = known or choose(reference.repo, listed or {})
-    fetched = complete(reference.repo, commit, files, folder, force=force, progress=progress)
-    records = tuple(
-        FileRecord(path=file.path, size=file.size, sha256=file.sha256 or sha256_of(folder / file.path))
-        for file in files
-    )
+    try:
+        fetched = complete(reference.repo, commit, files, folder, force=force, progress=progress)
+    except IntegrityError:
+        # The index may be what is wrong; the next call asks the Hub.
+        with suppress(OSError):
+            (folder / _INDEX).unlink()
+        raise
+    records = tuple(_record(file, folder / file.path) for file in files)
     if fetched or not known:
         index = json.dumps([plain(record) for record in records], indent=2)
         write_atomic(folder / _INDEX, index.encode())
     return Snapshot(commit=commit, folder=folder, fetched=fetched, files=records)
+
+
+def _record(file: RemoteFile, path: Path) -> FileRecord:
+    """A file that was checked. Its digest vouches for the content, and for no size that the Hub stated."""
+    return FileRecord(path=file.path, size=path.stat().st_size, sha256=file.sha256 or sha256_of(path))
 
 
 def complete(

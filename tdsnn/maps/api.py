@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from tdsnn import manifest, naming, paths, zoo
 from tdsnn.data._base import DATASETS
@@ -148,11 +149,11 @@ def _choose(name: str, *, twin: bool, layers: Sequence[str], fresh: bool, seed: 
     if not sheets:
         raise UsageError(
             f"'{name}' has no cortical sheet.",
-            hint=f"Measure it on new ones: tdsnn-zoo topo {name} --fresh-sheets",
+            hint=f"Measure it on new ones: tdsnn-zoo topo {quote(name)} --fresh-sheets",
         )
     for layer in layers:
         if layer not in sheets:
-            raise suggest(layer, sheets, kind="layer with a sheet", command=f"tdsnn-zoo info {name}")
+            raise suggest(layer, sheets, kind="layer with a sheet", command=f"tdsnn-zoo info {quote(name)}")
     return _Chosen(
         subjects=subjects, sheets={layer: sheets[layer] for layer in layers or sheets}, shape=shape
     )

@@ -17,6 +17,7 @@ from tdsnn.report._exports import export_section
 from tdsnn.report._facts import Facts
 from tdsnn.report._markdown import code, text, words
 from tdsnn.schema import FileRecord
+from tdsnn.text import visible
 
 FIGURES = "figures/"
 
@@ -34,7 +35,9 @@ def body(facts: Facts, *, metadata: str, figures: str) -> str:
     )
     environment.filters |= {"text": text, "words": words, "code": code}
     template = environment.from_string(_template("model.md.j2"))
-    return template.render(metadata=metadata, **_about(facts), **_figures(facts), **_found(facts, figures))
+    return visible(
+        template.render(metadata=metadata, **_about(facts), **_figures(facts), **_found(facts, figures))
+    )
 
 
 def is_figure(file: FileRecord) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tdsnn import manifest as manifests
@@ -57,7 +58,8 @@ def release_finished(sweep: Sweep, *, note: Note) -> dict[str, Any]:
     finished = [run for run in sweep.runs if states[run.name].kind == "done"]
     if not finished:
         raise UsageError(
-            f"No run of '{sweep.path}' is finished.", hint=f"tdsnn-zoo sweep {sweep.path} --status"
+            f"No run of '{sweep.path}' is finished.",
+            hint=f"tdsnn-zoo sweep {quote(str(sweep.path))} --status",
         )
     done: dict[str, Any] = {"released": [], "measured": [], "failed": {}}
     entries = [run for run in finished if not run.label and _is_its_entry(run)]
@@ -120,7 +122,7 @@ def _record(run: Run, sha256: str) -> dict[str, Any]:
     if outcome.held_out_accuracy is None:
         raise UsageError(
             f"The run '{run.name}' was never measured on held-out images.",
-            hint=f"Train it anew: rm -r '{run.folder}' and tdsnn-zoo sweep FILE",
+            hint=f"Train it anew: rm -r {quote(str(run.folder))} and tdsnn-zoo sweep FILE",
         )
     _, held_out = load_training(run.manifest.dataset)
     model = zoo.load(run.folder / CHECKPOINT, compile=True)
@@ -186,5 +188,5 @@ def _stored(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"The document '{path}' is damaged: {error}.", hint=f"Restore it: git checkout '{path}'"
+            f"The document '{path}' is damaged: {error}.", hint=f"Restore it: git checkout {quote(str(path))}"
         ) from error

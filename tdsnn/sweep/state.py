@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from tdsnn.errors import IntegrityError
@@ -119,7 +120,7 @@ def read_failure(folder: Path) -> Failure | None:
         IntegrityError: the file is damaged.
     """
     path = folder / FAILED
-    return read_recorded(path, Failure, hint=f"Remove it: rm '{path}'")
+    return read_recorded(path, Failure, hint=f"Remove it: rm {quote(str(path))}")
 
 
 def _read_beat(folder: Path) -> Beat | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -118,7 +119,7 @@ class _SavedSearch:
         write_atomic(self.path, save({"sites": state.sites}, metadata=about))
 
     def read(self) -> PositionState:
-        hint = f"Remove it to start anew: rm '{self.path}'"
+        hint = f"Remove it to start anew: rm {quote(str(self.path))}"
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata()

@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -83,7 +84,9 @@ def read_outcome(folder: Path) -> Outcome | None:
         IntegrityError: the file is damaged.
     """
     path = folder / OUTCOME
-    return read_recorded(path, Outcome, hint=f"Remove it, and --resume writes it again: rm '{path}'")
+    return read_recorded(
+        path, Outcome, hint=f"Remove it, and --resume writes it again: rm {quote(str(path))}"
+    )
 
 
 def read_recorded(path: Path, kind: type[Recorded], *, hint: str) -> Recorded | None:

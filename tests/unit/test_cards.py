@@ -238,6 +238,14 @@ license: other
 [not a link](http://example.org) ![nor a picture](x.png) *not emphasis* $x$ &amp; fashion_mnist _no_"""
 
 
+def test_no_control_characters(pair: Path) -> None:
+    write_manifest(pair, TOPO, twin=TWIN, alpha="0.03", summary="a\\u001b[2Jb", notes="c\u202ed")
+    text = card().text
+    assert "a\ufffd" in text
+    assert "c\ufffdd" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+
+
 def test_markup_in_a_manifest_is_only_text(pair: Path) -> None:
     summary = "A <b>toy</b> | of [one](x) *line*"
     calm = card().text

@@ -86,6 +86,20 @@ def test_an_error_instead_of_a_file(hub_server: HubServer, commit: str, bounds: 
     refused("answers with more than 1,000 bytes", fetch, commit, tmp_path / NAME)
 
 
+def test_an_answer_that_is_fetched_elsewhere(
+    hub_server: HubServer, commit: str, bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address of a file does not make a file of an answer."""
+    hub_server.add("someone/large", {NAME: b" " * 30_000})
+    elsewhere = {"Location": f"{hub_server.url}/someone/large/resolve/main/{NAME}"}
+    real = Fault.refuse
+    monkeypatch.setattr(
+        Fault, "refuse", lambda fault, request: replace_headers(real(fault, request), elsewhere)
+    )
+    hub_server.misbehave(Fault.status(302), on=INFO)
+    refused("answers with more than 20,000 bytes", ask)
+
+
 def test_a_file_is_never_decompressed(
     hub_server: HubServer, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
