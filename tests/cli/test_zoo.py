@@ -115,18 +115,23 @@ def test_list_takes_one_look_at_each_entry(
 ) -> None:
     """However many there are: scans of folders stay the same, reads are two for each entry at most."""
     counts = {"scans": 0, "reads": 0}
-    scan, read = Path.glob, Path.read_text
+    scan, texts, contents = Path.glob, Path.read_text, Path.read_bytes
 
     def scanning(path: Path, pattern: str) -> Any:
         counts["scans"] += 1
         return scan(path, pattern)
 
-    def reading(path: Path, **options: Any) -> str:
+    def text(path: Path, **options: Any) -> str:
         counts["reads"] += 1
-        return read(path, **options)
+        return texts(path, **options)
+
+    def content(path: Path) -> bytes:
+        counts["reads"] += 1
+        return contents(path)
 
     monkeypatch.setattr(Path, "glob", scanning)
-    monkeypatch.setattr(Path, "read_text", reading)
+    monkeypatch.setattr(Path, "read_text", text)
+    monkeypatch.setattr(Path, "read_bytes", content)
     manifest = 'summary = "x"\ntwin = "net.d0"\n[model]\narchitecture = "sresnet18"\n[data]\nname = "d"\n'
     seen = []
     for number in range(20):
@@ -161,12 +166,13 @@ def test_list_shows_the_mean_over_seeds(zoo_copy: Path, capsys: pytest.CaptureFi
 
 def test_list_reads_each_release_once(zoo_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
+    contents = Path.read_bytes
 
-    def reading(path: Path, **options: str) -> str:
+    def reading(path: Path) -> bytes:
         read.append(path.name)
-        return path.read_bytes().decode()
+        return contents(path)
 
-    monkeypatch.setattr(Path, "read_text", reading)
+    monkeypatch.setattr(Path, "read_bytes", reading)
     assert run("list") == 0
     assert read.count(f"{NAME}.json") == 1
 

@@ -34,9 +34,15 @@ def remote(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     release(folder, hub_repo="someone/tiny", hub_commit="e" * 40)
 
     def fetch_file(
-        repo: str, file: hub.RemoteFile, *, commit: str, target: Path, progress: Callable[[int, int], None]
+        repo: str,
+        file: hub.RemoteFile,
+        *,
+        commit: str,
+        target: Path,
+        kind: str,
+        progress: Callable[[int, int], None],
     ) -> None:
-        assert (repo, commit) == ("someone/tiny", "e" * 40)
+        assert (repo, commit, kind) == ("someone/tiny", "e" * 40, "model")
         assert sha256_of(folder / file.path) == file.sha256
         copy_atomic(folder / file.path, target)
 
