@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from tdsnn.cli import _output, _progress
+from tdsnn.errors import UsageError
 from tdsnn.registry import Registry
 
 _KNOWN = [
     name.replace("_", "-")
     for name in Registry[object]("format", "tdsnn.exporting.formats", "tdsnn-zoo export --help").names()
 ]
+
+IMAGES = 1000
+"""That --verify compares."""
 
 
 def command(
@@ -26,7 +30,10 @@ def command(
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", metavar="T", help="1 to 64. Default: the model's own")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Test images for --verify.")] = 1000,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", help="Test images for --verify. Default: 1000", show_default=False),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: _output.JsonFlag = False,
 ) -> None:
@@ -44,6 +51,10 @@ def command(
 
         tdsnn-zoo export sresnet18 --format torch-export --out sresnet18.pt2 --timesteps 8
     """
+    if n is not None and not verify:
+        raise UsageError(
+            "--n says how many images --verify compares.", hint="Add --verify, or leave --n out."
+        )
     from tdsnn.certificates import beside
     from tdsnn.exporting.api import export
 
@@ -54,7 +65,7 @@ def command(
             out=out,
             timesteps=timesteps,
             verify=verify,
-            n=n,
+            n=IMAGES if n is None else n,
             force=force,
             progress=progress,
         )

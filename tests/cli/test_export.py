@@ -50,6 +50,7 @@ def test_as_json_it_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixtur
         (("tiny", "--format", "onnx", "--timesteps", "0"), 2, "1 to 64, not 0"),
         (("tiny", "--format", "onnx", "--timesteps", "100000"), 2, "1 to 64, not 100000"),
         (("tiny", "--format", "onnx", "--verify", "--n", "0"), 2, "test images"),
+        (("tiny", "--format", "onnx", "--n", "20"), 2, "--n says how many images --verify compares"),
     ],
 )
 def test_bad_input_is_one_sentence(
