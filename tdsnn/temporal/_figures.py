@@ -1,13 +1,14 @@
-"""Figures of values that each image has one of."""
+"""Figures of values that each image has one of, and curves of figures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tdsnn.metrics._base import Figure
+from tdsnn.metrics._base import Curve, Figure
 from tdsnn.stats import t_interval, wilson
 
 
@@ -27,3 +28,15 @@ def proportion(right: NDArray[np.bool_]) -> Figure:
     count, n = int(right.sum()), right.size
     interval = wilson(count, n)
     return Figure(value=100 * count / n, low=100 * interval.low, high=100 * interval.high, unit="%", n=n)
+
+
+def over_time(points: Sequence[Figure], *, y_label: str) -> Curve:
+    """One figure for each time step, from the first on, as a curve with their intervals."""
+    return Curve(
+        x=tuple(float(step) for step in range(1, len(points) + 1)),
+        y=tuple(point.value for point in points),
+        low=tuple(point.low for point in points),
+        high=tuple(point.high for point in points),
+        x_label="time steps",
+        y_label=y_label,
+    )

@@ -19,7 +19,7 @@ from tdsnn.metrics._base import Curve
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric
-from tdsnn.temporal._figures import proportion
+from tdsnn.temporal._figures import over_time, proportion
 from tdsnn.temporal._spikes import logits_over_time
 from tdsnn.temporal._steps import MOST_STEPS
 
@@ -140,15 +140,7 @@ def _right(model: Model | Adapted, x: Tensor, y: Tensor, steps: int) -> NDArray[
 
 
 def _curve(right_TN: NDArray[np.bool_]) -> Curve:
-    points = [proportion(right) for right in right_TN]
-    return Curve(
-        x=tuple(float(t) for t in range(1, len(points) + 1)),
-        y=tuple(point.value for point in points),
-        low=tuple(point.low for point in points),
-        high=tuple(point.high for point in points),
-        x_label="time steps",
-        y_label="accuracy (%)",
-    )
+    return over_time([proportion(right) for right in right_TN], y_label="accuracy (%)")
 
 
 def _described(spec: AttackSpec) -> dict[str, str | float]:

@@ -13,7 +13,7 @@ from tdsnn.metrics._base import Curve, Figure
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric
-from tdsnn.temporal._figures import over_images
+from tdsnn.temporal._figures import over_images, over_time
 from tdsnn.temporal._spikes import check_layers, check_steps, record_spikes, spiking_layers_of
 from tdsnn.temporal._steps import Layers, Steps, layer_names, steps_of
 from tdsnn.temporal._words import MOST_WORD_STEPS, Floats, rate_entropy, step_entropy, word_entropy
@@ -102,12 +102,4 @@ class Entropy(TimeMetric):
 
 
 def _curve(entropies_TN: Floats) -> Curve:
-    points = [over_images(values, unit="bits") for values in entropies_TN]
-    return Curve(
-        x=tuple(float(t) for t in range(1, len(points) + 1)),
-        y=tuple(point.value for point in points),
-        low=tuple(point.low for point in points),
-        high=tuple(point.high for point in points),
-        x_label="time steps",
-        y_label="entropy (bits)",
-    )
+    return over_time([over_images(values, unit="bits") for values in entropies_TN], y_label="entropy (bits)")

@@ -22,6 +22,7 @@ from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.runtime import machine
 from tdsnn.temporal._base import Key, Measurement, Subject, TimeMetric, title_of
+from tdsnn.temporal._figures import over_time
 from tdsnn.temporal._spikes import check_steps
 from tdsnn.temporal._steps import MOST_STEPS
 
@@ -189,12 +190,4 @@ def _rate(images: int, ms_R: Floats) -> Figure:
 
 
 def _curve(ends_RT: Floats) -> Curve:
-    points = [quantile(ends_R, 0.5) for ends_R in ends_RT.T]
-    return Curve(
-        x=tuple(float(t) for t in range(1, len(points) + 1)),
-        y=tuple(point.value for point in points),
-        low=tuple(point.low for point in points),
-        high=tuple(point.high for point in points),
-        x_label="time steps",
-        y_label="answer after (ms)",
-    )
+    return over_time([quantile(ends_R, 0.5) for ends_R in ends_RT.T], y_label="answer after (ms)")
