@@ -13,7 +13,7 @@ from tdsnn.files import atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["COLOURS", "CONTROL", "FORMATS", "drawing", "require_format", "save_figure"]
+__all__ = ["COLOURS", "CONTROL", "FORMATS", "drawing", "require_format", "save_figure", "save_in_all_formats"]
 
 FORMATS = ("png", "svg")
 COLOURS, CONTROL = ("#c0392b", "#2c6fbb", "#2a9d5c", "#8e44ad"), "#8a8a8a"
@@ -48,6 +48,16 @@ def save_figure(canvas: Canvas, path: Path) -> None:
     kind = path.suffix.removeprefix(".")
     with atomic(path) as temporary:
         canvas.savefig(temporary, format=kind, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
+
+
+def save_in_all_formats(canvas: Canvas, stem: Path) -> Iterator[Path]:
+    """Write a figure once for each of :data:`FORMATS`, inside :func:`drawing`, and give the files."""
+    for kind in FORMATS:
+        path = stem.with_name(f"{stem.name}.{kind}")
+        save_figure(canvas, path)
+        # Laid out once: that takes longer than the drawing.
+        canvas.set_layout_engine("none")
+        yield path
 
 
 def require_format(path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,13 @@ class ResultFolder:
         path = self._cell(key)
         if not path.is_file():
             return None
-        try:
+        with _readable(path):
             arrays = _unsealed(path.read_bytes())
             scores = Scores(
                 values=arrays["scores"],
                 seconds=float(arrays["seconds"][0]),
                 gates=tuple(parse_json(arrays["gates"].tobytes())),
             )
-        except (SafetensorError, KeyError, IndexError, ValueError) as error:
-            raise _damaged(path, str(error)) from error
         if not 0 <= scores.seconds < math.inf:
             raise _damaged(path, f"it took {scores.seconds} seconds")
         done = scores.values.size
@@ -90,13 +89,11 @@ class ResultFolder:
         path = self._document(key)
         if not path.is_file():
             return None
-        try:
+        with _readable(path):
             document = read_json(path)
             if document["sha256"] != digest_of(document["content"]):
                 raise ValueError(_CHANGED)
-            return document["content"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, str(error)) from error
+        return document["content"]
 
     def write_document(self, key: str, document: Any) -> None:
         """Keep plain JSON values that took long to compute."""
@@ -112,11 +109,9 @@ class ResultFolder:
         path = self._cell(key)
         if not path.is_file():
             return None
-        try:
+        with _readable(path):
             arrays = _unsealed(path.read_bytes())
             document = parse_json(arrays.pop(_DOCUMENT).tobytes())
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise _damaged(path, str(error)) from error
         return document, arrays
 
     def write_measurement(
@@ -188,6 +183,15 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
         array = np.ascontiguousarray(arrays[name])
         found.update(json.dumps([name, str(array.dtype), array.shape]).encode() + array.tobytes())
     return found.digest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what reading a stored file raises inside the block into a sentence about it."""
+    try:
+        yield
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> IntegrityError:

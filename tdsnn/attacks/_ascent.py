@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tdsnn.attacks._base import DEFAULT_STRENGTHS, Attack
 from tdsnn.attacks._draws import SampleDraws
-from tdsnn.attacks._gradient import respond
+from tdsnn.attacks._gradient import Loss, respond
 from tdsnn.attacks._objective import Objective, through
 from tdsnn.attacks._source import ITSELF, check_source, source_digest, source_network
 from tdsnn.errors import GateError, UsageError
@@ -76,13 +76,31 @@ class GradientAttack(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, task: Task, surrogate: Surrogate | None, turn: int
     ) -> Objective | None:
         """What search number ``turn`` of a surrogate raises, from 0 on; None: nothing that was not yet."""
-        return Objective(
-            model, x, y, task=task, source=self.network(model, x), surrogate=surrogate, draws=self.eot
-        )
+        return self.raising(model, x, y, task=task, surrogate=surrogate)
 
-    def network(self, model: nn.Module, x: Tensor) -> nn.Module | None:
-        """The source, for images (N, C, H, W); None for the attacked model itself."""
-        return source_network(self.source, model, x)
+    def raising(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        task: Task,
+        surrogate: Surrogate | None,
+        loss: Loss | None = None,
+        targets: Tensor | None = None,
+    ) -> Objective:
+        """A loss, by default the task's, with its gradient as the settings say."""
+        return Objective(
+            model,
+            x,
+            y,
+            task=task,
+            source=source_network(self.source, model, x),
+            surrogate=surrogate,
+            loss=loss,
+            targets=targets,
+            draws=self.eot,
+        )
 
     def objection(self, model: nn.Module, task: Task) -> str | None:
         try:

@@ -57,16 +57,7 @@ class APGD(GradientAttack):
     ) -> Objective | None:
         """The chosen loss."""
         loss = dlr if self.loss == "dlr" else None
-        return Objective(
-            model,
-            x,
-            y,
-            task=task,
-            source=self.network(model, x),
-            surrogate=surrogate,
-            loss=loss,
-            draws=self.eot,
-        )
+        return self.raising(model, x, y, task=task, surrogate=surrogate, loss=loss)
 
     def search(self, objective: Objective, start: Tensor, *, eps: float, norm: str) -> Tensor:
         """One start; see :meth:`GradientAttack.search`."""

@@ -59,17 +59,7 @@ class APGDT(GradientAttack):
             return None
         target = others.argsort(dim=1, descending=True, stable=True)[:, turn]
         pairs = torch.stack([y, target], 1)
-        return Objective(
-            model,
-            x,
-            y,
-            task=task,
-            source=self.network(model, x),
-            surrogate=surrogate,
-            loss=targeted_dlr,
-            targets=pairs,
-            draws=self.eot,
-        )
+        return self.raising(model, x, y, task=task, surrogate=surrogate, loss=targeted_dlr, targets=pairs)
 
     def search(self, objective: Objective, start: Tensor, *, eps: float, norm: str) -> Tensor:
         """One target; see :meth:`GradientAttack.search`."""

@@ -237,11 +237,12 @@ def _model_identity(model: Model | Adapted) -> Mapping[str, Any]:
 
 
 def _attack_identity(spec: AttackSpec, strength: float, seed: int) -> Mapping[str, Any]:
+    inputs = dict(spec.attack.inputs)  # files are looked for and hashed, so once
     return {
         "attack": spec.name,
         "settings": spec.settings,
         "eps_255": strength,
         "norm": spec.norm,
         "seed": seed,
-        **({"inputs": dict(spec.attack.inputs)} if spec.attack.inputs else {}),
+        **({"inputs": inputs} if inputs else {}),
     }

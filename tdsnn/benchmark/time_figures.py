@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from tdsnn.drawing import COLOURS, FORMATS, drawing, save_figure
+from tdsnn.drawing import COLOURS, drawing, save_in_all_formats
 from tdsnn.results import Key, Result, Shift
 from tdsnn.table import short
 from tdsnn.time_tables import by_metric
@@ -41,11 +41,7 @@ def draw(result: Result, folder: Path) -> tuple[Path, ...]:
             with drawing(stem):
                 for kind, canvas in _canvases(records, shifts):
                     _caption(canvas, result, title, kind, group)
-                    for suffix in FORMATS:
-                        written.append(folder / f"{stem}-{kind}.{suffix}")
-                        save_figure(canvas, written[-1])
-                        # Laid out once: that takes longer than the drawing.
-                        canvas.set_layout_engine("none")
+                    written += save_in_all_formats(canvas, folder / f"{stem}-{kind}")
     return tuple(written)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from tdsnn.drawing import COLOURS, CONTROL, FORMATS, drawing, save_figure
+from tdsnn.drawing import COLOURS, CONTROL, drawing, save_in_all_formats
 from tdsnn.maps.survey import SHUFFLED, Survey
 from tdsnn.metrics._base import METRICS, Curve, UnitMap
 from tdsnn.progress import Progress, silent
@@ -54,17 +54,8 @@ def draw(
         with drawing(name):
             canvas = picture(survey, *place)
             if canvas is not None:
-                written += _save(canvas, folder / name)
+                written += save_in_all_formats(canvas, folder / name)
     return tuple(written)
-
-
-def _save(canvas: Canvas, stem: Path) -> Iterator[Path]:
-    for suffix in FORMATS:
-        path = stem.with_name(f"{stem.name}.{suffix}")
-        save_figure(canvas, path)
-        # Laid out once: that takes longer than the drawing.
-        canvas.set_layout_engine("none")
-        yield path
 
 
 def _maps(survey: Survey, layer: str, metric: str) -> Canvas | None:
