@@ -23,7 +23,7 @@ _SHOWN = 60
 _UNBOUNDED = 1e300
 """A bound that only keeps out what is no finite number."""
 _ABSENT = (NoneType, UnsetType)
-_CONTAINERS = (dict, list, tuple, Mapping, Sequence)
+_TABLES, _LISTS = (dict, Mapping), (list, tuple, Sequence)
 _WORDS: Mapping[type[inspect.Type], str] = {
     inspect.StrType: "a string",
     inspect.IntType: "a whole number",
@@ -139,10 +139,10 @@ def _parts(value: Any, kind: Any, fields: Mapping[str, Any], path: str) -> Itera
         kind = get_args(kind)[0]
     inner = get_args(kind)
     if isinstance(value, Mapping):
-        if get_origin(kind) in _CONTAINERS:
+        if get_origin(kind) in _TABLES:
             fields = dict.fromkeys(value, inner[1])
         yield from ((_inside(path, key), value[key], one) for key, one in fields.items() if key in value)
-    elif isinstance(value, list | tuple) and get_origin(kind) in _CONTAINERS:
+    elif isinstance(value, list | tuple) and get_origin(kind) in _LISTS:
         yield from ((f"{path}[{index}]", part, inner[0]) for index, part in enumerate(value))
 
 

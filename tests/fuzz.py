@@ -1,7 +1,8 @@
-"""Damages files of every kind and reads them: ``python -m tests.fuzz --seconds 60 [--seed N]``.
+"""Damages files and answers of every kind and reads them: ``python -m tests.fuzz --seconds 60 [--seed N]``.
 
-Whatever is in a file, reading it ends with what was written or with one sentence (a TdsnnError), within
-seconds. Kinds whose content has a digest must never give anything else than what was written.
+Whatever is in a file, or in what a Hub answers, reading it ends with what was written or with one sentence
+(a TdsnnError), within seconds. Kinds whose content has a digest must never give anything else than what was
+written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import json
 import os
 import struct
 import sys
@@ -23,6 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as it uses
+from huggingface_hub.utils._http import default_client_factory
 
 from tdsnn import manifest
 from tdsnn.benchmark.suites import read_suite
@@ -30,6 +35,7 @@ from tdsnn.data._arrays import open_array
 from tdsnn.data._formats import read_idx, read_parquet
 from tdsnn.data._pictures import decode
 from tdsnn.errors import TdsnnError
+from tdsnn.hub.repository import Reference, look_up
 from tdsnn.models._checkpoint import read_model
 from tdsnn.models.sresnet18 import sresnet18
 from tdsnn.progress import silent
@@ -41,6 +47,23 @@ from tdsnn.training import state as states
 LONGEST_S = 10.0
 """For one file of a few kilobytes."""
 SHAPE = (3, 8, 6)
+HOSTILE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2.5,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "../x",
+    "[/b]\x1b[31m\n",
+    [],
+    [3],
+    {},
+    {"a": 1},
+)
+"""Values that are somewhere of the wrong type, out of range, or markup."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,9 @@ class Kind:
 
 
 def damaged(content: bytes, draws: np.random.Generator) -> bytes:
-    """With bytes changed, cut off, put in or doubled."""
+    """With bytes changed, cut off, put in or doubled; of JSON also with another value in one place."""
+    if content[:1] == b"{" and draws.random() < 0.4:
+        return _with_another_value(content, draws)
     altered = bytearray(content)
     for _ in range(int(draws.integers(1, 4))):
         place = draws.integers(len(altered))
@@ -75,9 +100,23 @@ def damaged(content: bytes, draws: np.random.Generator) -> bytes:
     return bytes(altered) * 2 if way < 0.33 else bytes(altered)
 
 
+def _with_another_value(content: bytes, draws: np.random.Generator) -> bytes:
+    document = json.loads(content)
+    places: list[tuple[Any, Any]] = []
+    inside = [document]
+    while inside:
+        one = inside.pop()
+        for key, part in one.items() if isinstance(one, dict) else enumerate(one):
+            places.append((one, key))
+            inside += [part] if isinstance(part, dict | list) else []
+    where, key = places[draws.integers(len(places))]
+    where[key] = HOSTILE[draws.integers(len(HOSTILE))]
+    return json.dumps(document).encode()
+
+
 def kinds(folder: Path) -> Mapping[str, Kind]:
     """One good file of each kind below a folder."""
-    found = {**_documents(folder), **_of_runs(folder), **_of_data(folder)}
+    found = {**_documents(folder), **_of_runs(folder), **_of_data(folder), **_of_hub(folder)}
     model = sresnet18(width=2, timesteps=1, in_channels=1, mean=(0.5,), std=(0.5,))
     model.save_pretrained(folder / "model", dataset="digits")
     for name, sealed in (("model.safetensors", True), ("config.json", False)):
@@ -168,6 +207,34 @@ def _of_data(folder: Path) -> dict[str, Kind]:
     }
 
 
+def _of_hub(folder: Path) -> dict[str, Kind]:
+    """Answers of a Hub to the question what a repository holds, with status 200 and as an error."""
+    repository, error = folder / "repository.json", folder / "error.json"
+    large = {"sha256": "1" * 64, "size": 3, "pointerSize": 130}
+    small = {"rfilename": "config.json", "size": 3, "blobId": "2" * 40}
+    siblings = [small, {"rfilename": "model.safetensors", "size": 3, "blobId": "3" * 40, "lfs": large}]
+    about = {"id": "a/b", "modelId": "a/b", "sha": "4" * 40, "private": False, "siblings": siblings}
+    repository.write_text(json.dumps({**about, "tags": ["x"], "lastModified": "2026-01-01T00:00:00.000Z"}))
+    error.write_text(json.dumps({"error": "It is being moved.", "errors": [{"message": "Wait."}]}))
+    return {
+        "answer: repository": Kind(repository, lambda: _answered(repository, 200)),
+        "answer: error": Kind(error, lambda: _answered(error, 500)),
+    }
+
+
+def _answered(body: Path, status: int) -> object:
+    """What is made of a Hub that answers every request with this."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, content=body.read_bytes())
+
+    set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(answer)))
+    try:
+        return look_up(Reference(repo="a/b"))
+    finally:
+        set_client_factory(default_client_factory)
+
+
 @dataclass
 class Report:
     """What came out."""
@@ -184,11 +251,11 @@ def fuzz(*, seconds: float, seed: int, most: int = 10**9) -> Report:
     try:
         with tempfile.TemporaryDirectory() as folder:
             files = kinds(Path(folder))
-            written = {name: kind.read() for name, kind in files.items()}
+            written = {name: kind.read() for name, kind in files.items() if kind.sealed}
             end = time.monotonic() + seconds
             while time.monotonic() < end and report.cases.total() < most:
                 for name, kind in files.items():
-                    _try(name, kind, written[name], draws, report)
+                    _try(name, kind, written.get(name), draws, report)
     finally:
         if before is None:
             os.environ.pop("TDSNN_ZOO", None)

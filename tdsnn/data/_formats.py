@@ -54,13 +54,18 @@ def read_parquet(
             start = 0
             for batch in file.iter_batches(batch_size=_BATCH, columns=[image, label]):
                 stop = start + batch.num_rows
+                if stop > total:
+                    start = stop
+                    break
                 for row, cell in enumerate(batch.column(image).to_pylist(), start=start):
                     images[row] = _decode(cell, shape, path=path, row=row)
                 labels[start:stop] = batch.column(label).to_numpy()
                 progress(stop, total)
                 start = stop
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a name in it may be no UTF-8
         raise IntegrityError(f"{path} is not a readable Parquet file: {error}.", hint=_HINT) from error
+    if start != total:
+        raise IntegrityError(f"{path} says that it has {total:,} rows, and has another number.", hint=_HINT)
     return images, labels
 
 

@@ -44,17 +44,32 @@ class LIFConfig:
     surrogate_alpha: float = 2.0
 
     def __post_init__(self) -> None:
+        for name in ("tau", "v_threshold", "v_reset", "surrogate_alpha"):
+            value = getattr(self, name)
+            if (name, value) != ("v_reset", None) and not _is_finite(value):
+                raise UsageError(f"{name} must be a finite number, not {value!r}.")
+        for name in ("decay_input", "detach_reset"):
+            if type(value := getattr(self, name)) is not bool:
+                raise UsageError(f"{name} must be true or false, not {value!r}.")
         if not self.tau > 1:
             raise UsageError(f"The membrane time constant tau must be above 1, not {self.tau}.")
         if self.surrogate != "atan":
             raise UsageError(f"The surrogate '{self.surrogate}' is not known; the known one is 'atan'.")
         if not self.surrogate_alpha > 0:
             raise UsageError(f"surrogate_alpha must be positive, not {self.surrogate_alpha}.")
+        if not self.v_threshold > self.v_rest:
+            raise UsageError(
+                f"v_threshold must be above the resting potential {self.v_rest}, not {self.v_threshold}."
+            )
 
     @property
     def v_rest(self) -> float:
         """Potential before the first step: the reset value, 0 for a soft reset."""
         return self.v_reset or 0.0
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def potential_dtype(current: Tensor) -> torch.dtype:

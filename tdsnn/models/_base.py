@@ -62,11 +62,14 @@ class Model(Pretrained, nn.Module, ABC):
     ) -> None:
         super().__init__()
         _check_steps(timesteps)
-        if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
+        constants = [*mean, *std]
+        if len(mean) != in_channels or len(std) != in_channels or not all(map(math.isfinite, constants)):
             raise UsageError(
-                f"mean and std need {in_channels} values each (one per channel), std above 0; "
+                f"mean and std need {in_channels} values each (one per channel), finite numbers; "
                 f"got {list(mean)} and {list(std)}."
             )
+        if min(std) <= 0:
+            raise UsageError(f"mean and std need std above 0 in every channel; got {list(std)}.")
         self.architecture = architecture
         self.arguments = dict(arguments)
         self.timesteps = timesteps

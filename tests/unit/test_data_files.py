@@ -119,6 +119,29 @@ def test_labels_are_whole_numbers(tmp_path: Path) -> None:
         read_parquet(path, image="image", label="label", shape=(3, 8, 6), progress=silent)
 
 
+def test_a_parquet_file_whose_footer_is_damaged(tmp_path: Path) -> None:
+    """A name that is no text, and another number of rows than there are."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = tmp_path / "test.parquet"
+    parquet.write_table(pa.table({"image": [{"bytes": encoded("PNG")}] * 3, "label": [0, 1, 2]}), path)
+    content = path.read_bytes()
+    footer = content.index(b"schema")
+    damages = [content.replace(b"label", b"lab\xb0l")]
+    for at in range(footer, len(content) - 8):
+        for count in (2, 4, 5):
+            altered = content[:at] + bytes([2 * count]) + content[at + 1 :]
+            with suppress(Exception):
+                if parquet.read_metadata(pa.BufferReader(altered)).num_rows == count:
+                    damages.append(altered)
+    assert len(damages) == 4
+    for altered in damages:
+        path.write_bytes(altered)
+        with pytest.raises(IntegrityError, match=r"not a readable Parquet|another number|has no column"):
+            read_parquet(path, image="image", label="label", shape=(3, 8, 6), progress=silent)
+
+
 def test_no_damage_of_an_array_is_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.arange(12, dtype=np.uint8).reshape(3, 4))

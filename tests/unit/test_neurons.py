@@ -78,9 +78,25 @@ def test_cuda_path_equals_the_cpu_one() -> None:
     assert torch.equal(LIF(LIFConfig())(current.cuda()).cpu(), LIF(LIFConfig())(current))
 
 
-@pytest.mark.parametrize("wrong", [{"tau": 1.0}, {"surrogate": "step"}, {"surrogate_alpha": 0.0}])
-def test_wrong_neurons_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tau": 1.0}, "above 1"),
+        ({"surrogate": "step"}, "'step' is not known"),
+        ({"surrogate_alpha": 0.0}, "must be positive"),
+        ({"v_threshold": 0.0}, "v_threshold must be above the resting potential 0.0"),
+        ({"v_threshold": -1.0, "v_reset": None}, "above the resting potential"),
+        *(
+            ({name: value}, f"{name} must be a finite number")
+            for name in ("tau", "v_threshold", "v_reset", "surrogate_alpha")
+            for value in (float("nan"), float("inf"), "2", True)
+        ),
+        ({"decay_input": 1}, "decay_input must be true or false"),
+        ({"detach_reset": "no"}, "detach_reset must be true or false"),
+    ],
+)
+def test_wrong_neurons_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         LIFConfig(**wrong)
 
 

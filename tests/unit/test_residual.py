@@ -28,6 +28,9 @@ def test_every_block_lies_on_a_sheet(name: str) -> None:
         ({"stem": "vgg"}, "stem 'vgg'"),
         ({"mean": [0.5]}, "mean and std need 2 values"),
         ({"std": [0.2, 0.0]}, "std above 0"),
+        ({"std": [0.2, float("inf")]}, "finite numbers"),
+        ({"mean": [0.2, float("nan")]}, "finite numbers"),
+        ({"mean": {}, "std": {}}, "mean and std need 2 values"),
     ],
 )
 def test_wrong_arguments_are_refused(name: str, change: dict[str, object], message: str) -> None:

@@ -73,6 +73,8 @@ def test_a_document_becomes_its_type() -> None:
         ({"other": 1}, "has an unknown key 'other'."),
         ({"title": 3}, "needs a string for 'title', not 3."),
         ({"parts": []}, "needs a list of at least 1 value for 'parts', not []."),
+        ({"parts": {"a": 1}}, "needs a list of at least 1 value for 'parts', not {'a': 1}."),
+        ({"parts": [{"figures": [3]}]}, "needs a table for 'parts[0].figures', not [3]."),
         ({"parts": "ab"}, "needs a list of at least 1 value for 'parts', not 'ab'."),
         ({"parts": [{}, 3]}, "needs a table for 'parts[1]', not 3."),
         ({"parts": [{"color": "red"}]}, "has an unknown key 'parts[0].color'; did you mean 'colour'?"),

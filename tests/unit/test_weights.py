@@ -205,6 +205,7 @@ def test_missing_file(folder: Path, name: str) -> None:
     ("change", "message"),
     [
         (lambda document: document.update(schema=2), "needs 1 for 'schema', not 2"),
+        (lambda document: document.update(dataset=4), "a string for 'dataset', not 4"),
         (lambda document: document.pop("timesteps"), "lacks the key 'timesteps'"),
         (lambda document: document.update(extra=1), "unknown key 'extra'"),
         (
