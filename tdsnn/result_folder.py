@@ -127,6 +127,7 @@ class ResultFolder:
         result: Result,
         scores: Mapping[str, NDArray[Any]],
         samples: Mapping[str, NDArray[Any]] | None = None,
+        places: NDArray[np.int64] | None = None,
     ) -> None:
         """Write ``result.json`` and, with the scores of each cell, ``samples.safetensors``.
 
@@ -134,9 +135,10 @@ class ResultFolder:
             scores: cell key to (n,), bool as 0 and 1. The arrays are named ``MODEL/ATTACK[:VARIANT]/EPS``;
                 ``indices`` says which images of the split they are about.
             samples: more arrays (n,) by their names, ``MODEL/METRIC[:VARIANT]/KEY``.
+            places: (n,) those images; None for the first n.
         """
-        n = int(result.settings["n"])
-        arrays: dict[str, NDArray[Any]] = {"indices": np.arange(n, dtype=np.int64)}
+        indices = np.arange(int(result.settings["n"]), dtype=np.int64) if places is None else places
+        arrays: dict[str, NDArray[Any]] = {"indices": indices}
         for cell in result.cells:
             if cell.key in scores:
                 values = scores[cell.key]

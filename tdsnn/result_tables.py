@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdsnn.table import CLEAN, MARK, SIGNIFICANT, Table, interval, p_value, short, titled
+from tdsnn.table import CLEAN, MARK, SIGNIFICANT, Table, images_of, interval, p_value, p_values, short, titled
 from tdsnn.time_tables import time_tables
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _finding(one: Mapping[str, Any] | None) -> str:
 def _difference(row: Comparison | None) -> list[str]:
     if row is None:
         return ["-", "-"]
-    return [interval(row.difference, "+"), p_value(row.p_holm)]
+    return [interval(row.difference, "+"), p_value(row.p_mcnemar, row.p_holm)]
 
 
 def _caption(result: Result, group: tuple[str, ...]) -> str:
@@ -191,7 +191,7 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
     steps = sorted({str(model["timesteps"]) for model in models})
     surrogates = sorted({str(model["attack_surrogate"] or "none (exact gradient)") for model in models})
     lines = [
-        f"First {settings['n']} test images, seed {settings['seed']}, T = {'/'.join(steps)}; "
+        f"{images_of(settings)}, seed {settings['seed']}, T = {'/'.join(steps)}; "
         + (f"{', '.join(described)}; " if described else "")
         + f"gradient through surrogate: {'; '.join(surrogates)}.",
         "Accuracy without and with attack, 95 % Wilson interval; an image counts under attack only if it is "
@@ -200,7 +200,7 @@ def _caption(result: Result, group: tuple[str, ...]) -> str:
     if len(group) == 2:
         lines.append(
             f"difference: {short(group[0])} minus {short(group[1])} in percentage points, paired, 95 % "
-            f"Tango interval; p: exact McNemar, Holm over {len(result.comparisons)} comparisons."
+            f"Tango interval; {p_values('exact McNemar', len(result.comparisons))}."
         )
     if any(cell.entered is not None for cell in result.cells):
         lines.append(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["CLEAN", "MARK", "SIGNIFICANT", "WORST_CASE", "Table", "interval", "p_value", "short", "titled"]
+__all__ = [
+    *("CLEAN", "FIRST_IMAGES", "MARK", "SIGNIFICANT", "WORST_CASE"),
+    *("Table", "images_of", "interval", "p_value", "p_values", "short", "titled"),
+]
 
 CLEAN = "clean"
 """Stands for an attack in the cell without one."""
+FIRST_IMAGES = "first n images of the split"
+"""The selection of images that a result is about, if nobody asked for another."""
 MARK = "†"
 """Behind every accuracy of a model that failed a test for masked gradients."""
 SIGNIFICANT = 0.05
@@ -57,9 +62,24 @@ def interval(figure: Spanned, sign: str = "", *, digits: int = 1) -> str:
     return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
 
 
-def p_value(p: float) -> str:
-    """A p-value, of the smallest ones only how small."""
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+def p_value(p: float, adjusted: float = 1.0) -> str:
+    """The p-value of one row, of the smallest ones only how small, with ``*`` if it stands after adjustment.
+
+    A row's interval is not adjusted for the other rows, so neither is the p beside it: the two agree, and the
+    same comparison has the same p in every table. What is left after adjustment is marked.
+
+    Args:
+        adjusted: the p-value adjusted over all rows of the table.
+    """
+    return (f"{p:.3f}" if p >= 0.001 else "<0.001") + "*" * (adjusted < SIGNIFICANT)
+
+
+def p_values(test: str, rows: int) -> str:
+    """What :func:`p_value` says in a table with so many rows that were tested, for its caption."""
+    return (
+        f"p: {test}, of each row alone, as its interval is; *: below {SIGNIFICANT:g} also after Holm's "
+        f"adjustment over {rows} comparison{'s' * (rows != 1)}"
+    )
 
 
 def short(name: str) -> str:
@@ -71,3 +91,11 @@ def short(name: str) -> str:
 def titled(attack: str, variant: str) -> str:
     """An attack and what differs from its defaults, as one types it."""
     return f"{attack}:{variant}" if variant else attack
+
+
+def images_of(settings: Mapping[str, Any]) -> str:
+    """Which images the numbers of a result are about, in words."""
+    if (selection := settings["selection"]) != FIRST_IMAGES:
+        return f"{settings['n']:,} test images{selection.removeprefix('n images of the split')}"
+    order = " in canonical order" if settings.get("order", "canonical") == "canonical" else ""
+    return f"First {settings['n']:,} test images{order}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdsnn.table import Table, p_value, short, titled
+from tdsnn.table import Table, p_value, p_values, short, titled
 
 if TYPE_CHECKING:
     from tdsnn.results import Result, Shift
@@ -66,7 +66,7 @@ def _difference(shift: Shift | None) -> list[str]:
     if shift is None:
         return ["-", "-"]
     found = shift.difference
-    return [_spanned(found.value, found.low, found.high, sign="+"), p_value(shift.p_holm)]
+    return [_spanned(found.value, found.low, found.high, sign="+"), p_value(shift.p, shift.p_holm)]
 
 
 def _spanned(value: float, low: float, high: float, *, sign: str = "") -> str:
@@ -78,8 +78,8 @@ def _caption(records: Sequence[Record], shifts: Mapping[str, Shift]) -> str:
     if shifts:
         first, second = (short(one["model"]) for one in records)
         lines.append(
-            f"difference: {first} minus {second} on the same images, bootstrap over images; p: paired "
-            f"t-test, Holm over {len(shifts)} figures."
+            f"difference: {first} minus {second} on the same images, bootstrap over images; "
+            f"{p_values('paired t-test', len(shifts))}."
         )
     for one in records:
         if one["conditions"]:

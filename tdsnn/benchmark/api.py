@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tdsnn.benchmark.plan import ModelEntry, Plan
     from tdsnn.benchmark.suites import NamedSuite
     from tdsnn.data._base import Split
+    from tdsnn.data._selection import Selection
     from tdsnn.results import Result
     from tdsnn.temporal._base import TimeMetric
 
@@ -82,6 +83,7 @@ def bench(
     metrics: str | Sequence[str] = (),
     suite: Name | None = None,
     n: int | None = None,
+    selection: Selection = "first",
     device: str = "auto",
     seed: int | None = None,
     batch_size: int | None = None,
@@ -110,7 +112,9 @@ def bench(
         metrics: of time, each ``NAME`` or ``NAME:KEY=VALUE,...``, e.g. ``"entropy:steps=own+10"``.
         suite: an official suite, or a file of one's own by its path, in place of ``attacks``, ``eps``,
             ``steps`` and ``metrics``; see :mod:`tdsnn.benchmark.suites`.
-        n: number of test images, from the first on; by default 1,000, or the suite's.
+        n: number of test images; by default 1,000, or the suite's.
+        selection: which ones: ``first``, in canonical order; ``random`` or ``random:SEED``; a file with one
+            index on each line, or the indices.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         seed: of random starts and noise; by default 0, or the suite's.
         batch_size: images at a time, at least 1; by default 100, or the suite's.
@@ -135,6 +139,7 @@ def bench(
         metrics=metrics,
         suite=suite,
         n=n,
+        selection=selection,
         device=device,
         seed=seed,
         batch_size=batch_size,
@@ -153,6 +158,7 @@ def prepare(
     metrics: str | Sequence[str] = (),
     suite: Name | None = None,
     n: int | None = None,
+    selection: Selection = "first",
     device: str = "auto",
     seed: int | None = None,
     batch_size: int | None = None,
@@ -183,6 +189,7 @@ def prepare(
 
     from tdsnn.benchmark.entries import compile_entries
     from tdsnn.benchmark.plan import Plan
+    from tdsnn.data._selection import selected
     from tdsnn.kernels._library import NOTICE
     from tdsnn.runtime import choose_device
     from tdsnn.temporal._spec import time_metrics
@@ -191,10 +198,12 @@ def prepare(
     specs = _specs(named, attacks or (() if timed else DEFAULT_ATTACKS), eps=eps, steps=steps)
     target = own_device(choose_device(device))
     entries, dataset, split = _load(twins, foreign, data, target)
+    split, n, words = selected(split, selection, n=n, otherwise=named.suite.n if named else 1000)
     plan = Plan(
         dataset=dataset,
         split=split,
-        n=_given(n, named.suite.n if named else 1000),
+        n=n,
+        selection=words,
         attacks=specs,
         seed=_given(seed, named.suite.seed if named else 0),
         batch_size=_given(batch_size, named.suite.batch_size if named else 100),

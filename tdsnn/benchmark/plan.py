@@ -25,6 +25,7 @@ from tdsnn.models._base import Model
 from tdsnn.models._registry import MODELS
 from tdsnn.results import SCHEMA, digest_of
 from tdsnn.runtime import code_digest, machine
+from tdsnn.table import FIRST_IMAGES
 from tdsnn.tasks._base import TASKS, Task
 from tdsnn.temporal._base import TimeMetric
 
@@ -61,7 +62,9 @@ class Plan:
     dataset: str
     split: Split
     n: int
-    """The first n images of the test split are used."""
+    """The first n images of the split are used."""
+    selection: str = FIRST_IMAGES
+    """Which images of the dataset these are."""
     attacks: tuple[AttackSpec, ...]
     seed: int = 0
     batch_size: int = 100
@@ -123,7 +126,8 @@ class Plan:
             "split": "test",
             "data_digest": self.split.digest,
             "n": self.n,
-            "selection": "first n images of the split",
+            "selection": self.selection,
+            "order": "canonical" if self.split.canonical else "as given",
             "seed": self.seed,
             "batch_size": self.batch_size,
             "dtype": "float32",

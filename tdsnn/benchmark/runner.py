@@ -75,7 +75,7 @@ def run_bench(
             **({"timings": in_time.timings} if in_time.timings else {}),
         },
     )
-    team.once(partial(folder.write_result, result, run.scores, in_time.samples))
+    team.once(partial(folder.write_result, result, run.scores, in_time.samples, plan.split.places))
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tdsnn.table import Table, interval, p_value, short
+from tdsnn.table import Table, interval, p_value, p_values, short
 
 if TYPE_CHECKING:
     from tdsnn.benchmark.seeds import OverSeeds, SeedComparison
@@ -33,7 +33,7 @@ def _accuracy(found: SeedComparison, names: Sequence[str]) -> Table:
             interval(row.difference, "+", digits=2),
             str(row.only_a),
             str(row.only_b),
-            p_value(row.p_holm),
+            p_value(row.p_mcnemar, row.p_holm),
         ]
         for row in found.seeds
     ]
@@ -78,8 +78,6 @@ def _mean_row(means: OverSeeds, *, lacking: int = 0, digits: int = 2) -> list[st
 def _caption(found: SeedComparison) -> str:
     text = (
         "Accuracy with 95 % Wilson interval; difference in percentage points, paired, 95 % Tango interval; "
-        "only: images that this model alone gets right; p: exact McNemar"
+        f"only: images that this model alone gets right; {p_values('exact McNemar', len(found.seeds))}."
     )
-    if not found.accuracy:
-        return f"{text}."
-    return f"{text}, Holm over the seeds.\nmean: 95 % Student t interval over seeds; p: paired t-test."
+    return f"{text}\nmean: 95 % Student t interval over seeds; p: paired t-test." if found.accuracy else text

@@ -16,7 +16,7 @@ from tdsnn.benchmark.seeds import over_seeds
 from tdsnn.results import Cell, Comparison, Figure, Place, Result
 from tdsnn.schema import plain
 from tdsnn.stats import holm
-from tdsnn.table import MARK, SIGNIFICANT, Table, interval, p_value, short, titled
+from tdsnn.table import MARK, SIGNIFICANT, Table, interval, p_value, p_values, short, titled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class SuiteComparison:
                 interval(row.a) + mark * (row.norm is not None),
                 interval(row.b) + mark * (row.norm is not None),
                 interval(row.difference, "+"),
-                p_value(row.p_holm),
+                p_value(row.p, row.p_holm),
                 row.verdict,
             ]
             for row in self.rows
@@ -84,14 +84,14 @@ class SuiteComparison:
         lines = []
         if len(self.seeds) > 1:
             lines.append(
-                f"Means over {len(self.seeds)} seeds with 95 % Student t interval; p: paired t-test over "
-                f"seeds, Holm over {len(self.rows)} rows."
+                f"Means over {len(self.seeds)} seeds with 95 % Student t interval; "
+                f"{p_values('paired t-test over seeds', len(self.rows))}."
             )
         else:
             lines.append(
                 "One seed: the rows are about these two networks, not about other trainings. Accuracy "
-                "with 95 % Wilson interval, paired difference with 95 % Tango interval; p: exact McNemar, "
-                f"Holm over {len(self.rows)} rows."
+                "with 95 % Wilson interval, paired difference with 95 % Tango interval; "
+                f"{p_values('exact McNemar', len(self.rows))}."
             )
         if self.masked:
             lines.append(f"{MARK} Failed a test for masked gradients: {', '.join(self.masked)}.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tdsnn.cli import _output
 from tdsnn.report._markdown import NOTHING, interval
-from tdsnn.table import p_value
+from tdsnn.table import p_value, p_values
 
 if TYPE_CHECKING:
     from tdsnn.report._sweep_groups import Group, Mean
@@ -58,8 +58,9 @@ def _difference(group: Group, report: SweepReport) -> list[str]:
         return ["baseline", NOTHING]
     if group.difference is None:
         return [NOTHING, NOTHING]
-    p = group.difference.p_holm
-    return [_cell(group.difference.mean, "+z.2f"), NOTHING if p is None else p_value(p)]
+    p, adjusted = group.difference.p_value, group.difference.p_holm
+    shown = NOTHING if p is None or adjusted is None else p_value(p, adjusted)
+    return [_cell(group.difference.mean, "+z.2f"), shown]
 
 
 def _caption(report: SweepReport) -> str:
@@ -74,5 +75,5 @@ def _caption(report: SweepReport) -> str:
     difference = f"difference: accuracy minus that of {report.baseline} on the same seeds, in points."
     tested = sum(bool(group.difference and group.difference.p_holm is not None) for group in report.groups)
     if tested:
-        difference += f" p: paired t-test, Holm over {tested} row{'s' * (tested > 1)}."
+        difference += f" {p_values('paired t-test', tested)}."
     return "\n".join(filter(None, [means, over, difference]))

@@ -114,11 +114,20 @@ def command(
         typer.Option(
             "--n",
             "--images",
-            help="Number of test images, from the first on; --images under torchrun, which has options that "
-            "begin with --n. Default: 1000, or the suite's.",
+            help="Number of test images; --images under torchrun, which has options that begin with --n. "
+            "Default: 1000, or the suite's.",
             show_default=False,
         ),
     ] = None,
+    selection: Annotated[
+        str,
+        typer.Option(
+            "--selection",
+            metavar="first|random[:SEED]|FILE",
+            help="Which test images: the first in canonical order (by content), n drawn at random, or those "
+            "whose indices are in a file.",
+        ),
+    ] = "first",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
     seed: Annotated[
         int | None,
@@ -184,6 +193,7 @@ def command(
         data=data,
         suite=suite,
         n=n,
+        selection=selection,
         device=device,
         seed=seed,
         batch_size=batch_size,
@@ -243,6 +253,7 @@ class _Request:
     data: str | None
     suite: str | None
     n: int | None
+    selection: str
     device: str
     seed: int | None
     batch_size: int | None
@@ -271,6 +282,7 @@ class _Request:
             "--data": self.data,
             "--suite": self.suite,
             "--n": self.n,
+            "--selection": None if self.selection == "first" else self.selection,
             "--device": self.device,
             "--seed": self.seed,
             "--batch-size": self.batch_size,

@@ -85,6 +85,10 @@ class Split:
     """File or package the samples were first read from."""
     task: str = "classification"
     """What a network learns here, a name of ``tdsnn.tasks``."""
+    canonical: bool = True
+    """Whether the rows are in canonical order; arrays of one's own keep theirs."""
+    places: NDArray[np.int64] | None = None
+    """(N,) where each row was in the split that these were selected from; None of a whole split."""
     rows: Rows | None = None
     """What the rows must be, of a split that was stored before; None of one that was just decoded."""
 
@@ -119,7 +123,9 @@ class Split:
         images, labels = self._read(indices)
         digest = self.rows.digest(indices) if self.rows else _cache.canonical_order(images, labels)[1]
         origin = f"{name} of {self.origin}"
-        return replace(self, images=images, labels=labels, digest=digest, origin=origin, rows=None)
+        return replace(
+            self, images=images, labels=labels, digest=digest, origin=origin, places=indices, rows=None
+        )
 
 
 DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")

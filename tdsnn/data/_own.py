@@ -77,7 +77,15 @@ def _of_arrays(images: NDArray[Any], labels: NDArray[Any], *, origin: str) -> Sp
     classes = tuple(map(str, range(int(labels.max()) + 1)))
     pixels, labels = images[:, None] if images.ndim == 3 else images, labels.astype(np.int64)
     _, digest = canonical_order(pixels, labels)
-    return Split(images=pixels, labels=labels, classes=classes, digest=digest, pinned=False, origin=origin)
+    return Split(
+        images=pixels,
+        labels=labels,
+        classes=classes,
+        digest=digest,
+        pinned=False,
+        origin=origin,
+        canonical=False,
+    )
 
 
 def _of_folder(folder: Path) -> Split:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import msgspec
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.models._registry import MODELS
@@ -30,7 +32,7 @@ def build(
     error: type[TdsnnError] = UsageError,
     hint: str = "",
 ) -> Model:
-    """A model from a document, in train mode; under ``torch.device("meta")`` it takes no memory.
+    """A model from a document, in train mode; inside :func:`without_memory` it takes none.
 
     Args:
         architecture: registered name.
@@ -58,8 +60,25 @@ def check_arguments(architecture: str, arguments: Mapping[str, Any], *, name: st
 @cache
 def _timesteps(architecture: str, arguments: str) -> int:
     # The runs of a sweep differ in other settings mostly, and building takes 60 ms.
-    with torch.device("meta"):
+    with without_memory():
         return MODELS.load(architecture)(**json.loads(arguments)).timesteps
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Tensors made in the block have shapes and types, but no values."""
+    with torch.device("meta"), _NoDraws():
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the draws of initial weights: without values they are nothing, and the first would import
+    PyTorch's compiler, which takes longer than all else in loading a model."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.models._arguments import build
+from tdsnn.models._arguments import build, without_memory
 from tdsnn.models._rebuilding import require_rebuilt
 from tdsnn.schema import FileRecord, SheetRecord
 from tdsnn.topography.sheets import CorticalSheet
@@ -37,7 +37,7 @@ def read_model(folder: Path, *, known: FileRecord | None = None) -> tuple[Model,
     checkpoint = read_checkpoint(folder, known=known)
     config = checkpoint.config
     # First without memory: a strange config.json could ask for more than there is.
-    with _undisturbed(), torch.device("meta"):
+    with _undisturbed(), without_memory():
         check_state(checkpoint.state, _build(config, folder).state_dict(), source=folder)
     with _undisturbed():
         model = _build(config, folder)

@@ -10,7 +10,7 @@ from tdsnn.report._documents import Estimate, Survey
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
 from tdsnn.report._tables import Pair
 from tdsnn.results import Cell, Comparison, Result
-from tdsnn.table import CLEAN, MARK, titled
+from tdsnn.table import CLEAN, MARK, images_of, p_value, p_values, titled
 
 _SIGNED_NORM = "linf"
 """Norm of the cells that the signs of masking are about."""
@@ -53,7 +53,7 @@ def bench_section(result: Result, pair: Pair) -> Section:
                 row += _difference(differences.get(place), doubtful=doubtful)
             rows.append(row)
     settings = result.settings
-    title = f"First {settings['n']:,} test images, seed {settings['seed']}"
+    title = f"{images_of(settings)}, seed {settings['seed']}"
     if settings.get("suite"):
         title = f"Suite {settings['suite']['name']}: {title[0].lower()}{title[1:]}"
     return Section(
@@ -138,8 +138,8 @@ def _difference(row: Comparison | None, *, doubtful: bool) -> list[str]:
     if row is None:
         return [NOTHING, NOTHING]
     figure = row.difference
-    p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else r"\<0.001"
-    return [interval(figure.value, (figure.low, figure.high), "+z.1f") + (f" {MARK}" if doubtful else ""), p]
+    shown = interval(figure.value, (figure.low, figure.high), "+z.1f") + (f" {MARK}" if doubtful else "")
+    return [shown, words(p_value(row.p_mcnemar, row.p_holm))]
 
 
 def _bench_notes(result: Result, names: Sequence[str]) -> Iterator[str]:
@@ -174,8 +174,8 @@ def _bench_notes(result: Result, names: Sequence[str]) -> Iterator[str]:
     if len(names) == 2 and result.comparisons:
         method = words(result.comparisons[0].difference.method)
         yield (
-            f"Difference: {code(names[0])} minus {code(names[1])} on the same images, {method}. p: exact "
-            f"McNemar, Holm over {len(result.comparisons)} comparisons."
+            f"Difference: {code(names[0])} minus {code(names[1])} on the same images, {method}; "
+            f"{words(p_values('exact McNemar', len(result.comparisons)))}."
         )
     yield from dict.fromkeys(words(model["caveat"]) for model in models if model["caveat"])
     yield from (f"{MARK} {sentence}" for sentence in signs(result, names))

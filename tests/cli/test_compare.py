@@ -44,7 +44,7 @@ def test_table(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "mean of 3",
         f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]",
         f"{reference.pvalue:.3f}",
-        "Holm over the seeds",
+        "of each row alone",
         "P(r, d), mean over layers",
         "+0.200",
         f"the 95 % interval of the difference reaches from {low:+.2f} to {high:+.2f} points.",

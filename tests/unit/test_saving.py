@@ -191,3 +191,10 @@ def test_pixels_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(UsageError, match="1 pixels of the images are not finite") as caught:
         model(x)
     assert caught.value.hint
+
+
+def test_loading_a_model_imports_no_compiler() -> None:
+    """PyTorch's takes longer to import than all else takes."""
+    code = "import sys, tdsnn; tdsnn.load('tsresnet18'); print('torch._dynamo' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
