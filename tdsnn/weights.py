@@ -3,8 +3,8 @@
 The safetensors file holds the model's tensors under ``model.<key>`` and the positions of each cortical
 sheet under ``sheets.<layer>.positions`` (units, 2) float32 mm. A matrix or kernel whose values are numbers of
 half precision is stored as such and read back as float32: the same values in half the space.
-``config.json`` says how to rebuild the model and pins the size and SHA-256 of the safetensors file, so that
-damage shows even without a release. Nothing is ever unpickled.
+``config.json`` says how to rebuild the model and pins the SHA-256 of the safetensors file and of itself, so
+that damage and edits show even without a release. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from tdsnn.errors import IntegrityError, TdsnnError, UsageError
 from tdsnn.files import atomic, read_json, verify
+from tdsnn.results import digest_of
 from tdsnn.schema import WEIGHTS_FILE as WEIGHTS_FILE
 from tdsnn.schema import Count, FileRecord, Sha256, SheetRecord, Table, plain
 from tdsnn.validation import check
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 _SCHEMA = 1
+_SEAL = "sha256"
 _MODEL = "model."
 _SHEETS, _POSITIONS = "sheets.", ".positions"
 
@@ -58,6 +60,9 @@ class _ConfigFile(CheckpointConfig, frozen=True, kw_only=True):
 
     schema: Literal[1]
     weights: _Pinned
+    sha256: Sha256 | UnsetType = UNSET
+    """Of everything else here, so that no edit runs under the name of what was saved; files from before there
+    was it are vouched for by a release, if by anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,7 @@ def save_checkpoint(
     weights = save(own, metadata={"format": "pt"})
     pinned = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     document = {"schema": _SCHEMA, **plain(config), "weights": pinned}
+    document[_SEAL] = digest_of(document)
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic(folder / CONFIG_FILE) as description, atomic(folder / WEIGHTS_FILE) as tensors_file:
         tensors_file.write_bytes(weights)
@@ -222,6 +228,12 @@ def _read_config(path: Path) -> tuple[CheckpointConfig, FileRecord]:
     except (OSError, ValueError) as error:
         raise IntegrityError(f"'{path}' is not valid JSON: {error}.") from error
     file = check(document, _ConfigFile, name=f"'{path}'", error=IntegrityError)
+    if file.sha256 is not UNSET and document.pop(_SEAL) != digest_of(document):
+        raise IntegrityError(
+            f"'{path}' was changed since it was saved.",
+            hint="Get the checkpoint again. To save another network, build it, load these weights into it and "
+            "call its save_pretrained(FOLDER).",
+        )
     # As they are in the document: saved again, they give the same bytes.
     config = CheckpointConfig(**{field: document[field] for field in CheckpointConfig.__struct_fields__})
     return config, FileRecord(path=WEIGHTS_FILE, size=file.weights.size, sha256=file.weights.sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tdsnn.models._base import Model
 from tdsnn.models._neurons import State
 from tdsnn.registry import Registry
 from tdsnn.report import cards
+from tdsnn.results import digest_of
 from tdsnn.schema import FileRecord, Release
 from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet
@@ -35,6 +37,13 @@ arguments = {hidden = 3}
 [data]
 name = "digits"
 """
+
+
+def edited(config: str | bytes, **changes: object) -> str:
+    """A ``config.json`` with other values, as if it had been saved with them."""
+    document = json.loads(config) | changes
+    document.pop("sha256", None)
+    return json.dumps(document | {"sha256": digest_of(document)})
 
 
 CONV = SheetSpec("conv", 2.0, "maps")

@@ -13,11 +13,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdsnn import __version__
 from tdsnn.errors import TdsnnError
 from tdsnn.kernels.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import typer
+
+
+_VERSION = "Show which version this is."
 
 
 def build_app(word: str | None = None) -> typer.Typer:
@@ -36,7 +40,15 @@ def build_app(word: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode="rich",
     )
-    app.callback()(lambda: None)
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", callback=_show_version, is_eager=True, help=_VERSION
+        ),
+    ) -> None:
+        """Options of no command."""
+
     found = [info.name for info in pkgutil.iter_modules([str(Path(__file__).parent)])]
     names = [name for name in found if not name.startswith("_") and name != "main"]
     for name in [word] if word in names else names:
@@ -46,6 +58,14 @@ def build_app(word: str | None = None) -> typer.Typer:
         else:
             app.command(name=name)(module.command)
     return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from tdsnn.cli import _output
+
+        _output.console().print(f"tdsnn-zoo {__version__}")
+        sys.exit()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from rich.console import Console
 
 from tdsnn.cli import _output
+from tdsnn.cli.main import main
 
 STOPPED_AT = """
 import sys
@@ -48,3 +50,10 @@ def test_a_narrow_terminal_cuts_no_name_off(
     assert "…" not in text
     column = "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│"))
     assert column == name
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert not stopped.value.code
+    assert capsys.readouterr().out == f"tdsnn-zoo {version('tdsnn-zoo')}\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hub_server import HubServer
-from tiny import MANIFEST, NAME, Tiny, install, release, tiny
+from tiny import MANIFEST, NAME, Tiny, edited, install, release, tiny
 
 from tdsnn import hub, naming, store, zoo
 from tdsnn.benchmark.names import with_twins
@@ -228,7 +228,7 @@ def test_repositories_that_are_no_checkpoint(
             files[name] = new
         else:
             assert isinstance(new, tuple)
-            files[name] = json.dumps(json.loads(files[name]) | {new[0]: new[1]}).encode()
+            files[name] = edited(files[name], **{new[0]: new[1]}).encode()
     hub_server.add(REPO, files)
     with pytest.raises(error, match=message) as caught:
         zoo.load(f"hf:{REPO}")
@@ -254,12 +254,9 @@ def lying_header(content: bytes) -> bytes:
 def test_a_safetensors_header_that_lies(embedded: Path, damage: Callable[[bytes], bytes]) -> None:
     weights = damage((embedded / WEIGHTS_FILE).read_bytes())
     (embedded / WEIGHTS_FILE).write_bytes(weights)
-    config = json.loads((embedded / CONFIG_FILE).read_text())
-    pinned = release(embedded).files
-    config["weights"] = next(
-        {"size": file.size, "sha256": file.sha256} for file in pinned if file.path == WEIGHTS_FILE
-    )
-    (embedded / CONFIG_FILE).write_text(json.dumps(config))
+    config, pinned = (embedded / CONFIG_FILE).read_text(), release(embedded).files
+    file = next(file for file in pinned if file.path == WEIGHTS_FILE)
+    (embedded / CONFIG_FILE).write_text(edited(config, weights={"size": file.size, "sha256": file.sha256}))
     release(embedded)
     with pytest.raises(IntegrityError, match="is not a safetensors file"):
         zoo.load("tiny")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from msgspec import structs
 from safetensors.torch import load_file, save_file
+from tiny import edited
 
 from tdsnn.errors import IntegrityError, TdsnnError, UsageError
 from tdsnn.files import sha256_of, write_atomic
@@ -60,7 +61,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder / CONFIG_FILE
     document = json.loads(path.read_text())
     change(document)
-    path.write_text(json.dumps(document))
+    path.write_text(edited(json.dumps(document)))
 
 
 def replace_tensors(folder: Path, values: dict[str, torch.Tensor]) -> None:
@@ -223,6 +224,19 @@ def test_bad_config(folder: Path, change: Callable[[dict[str, Any]], None], mess
     rewrite(folder, change)
     with pytest.raises(IntegrityError, match=message):
         read_checkpoint(folder)
+
+
+def test_an_edited_config_is_refused_and_one_of_before_there_was_a_digest_is_read(folder: Path) -> None:
+    path = folder / CONFIG_FILE
+    document = json.loads(path.read_text())
+    document["arguments"] |= {"v_threshold": 1.5}
+    path.write_text(json.dumps(document))
+    with pytest.raises(IntegrityError, match="was changed since it was saved") as caught:
+        read_checkpoint(folder)
+    assert "save_pretrained" in caught.value.hint
+    del document["sha256"]
+    path.write_text(json.dumps(document))
+    assert read_checkpoint(folder).config.arguments["v_threshold"] == 1.5
 
 
 def test_config_that_is_not_json(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from msgspec import structs
-from tiny import NAME, Tiny, install, release, tiny
+from tiny import NAME, Tiny, edited, install, release, tiny
 
 from tdsnn import hub, store, zoo
 from tdsnn.errors import IntegrityError, MissingError, UsageError
@@ -228,7 +227,7 @@ def test_config_that_does_not_fit(
 ) -> None:
     folder = shutil.copytree(embedded, tmp_path / "copy")
     path = folder / CONFIG_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(edited(path.read_text(), **change))
     with pytest.raises(IntegrityError, match=message):
         zoo.load(folder)
 
