@@ -231,7 +231,7 @@ def _read_config(path: Path) -> tuple[CheckpointConfig, FileRecord]:
     if file.sha256 is not UNSET and document.pop(_SEAL) != digest_of(document):
         raise IntegrityError(
             f"'{path}' was changed since it was saved.",
-            hint="Get the checkpoint again. To save another network, build it, load these weights into it and "
+            hint="Get the checkpoint again. To save another network, build it, load these weights and "
             "call its save_pretrained(FOLDER).",
         )
     # As they are in the document: saved again, they give the same bytes.
