@@ -41,7 +41,7 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
     """Path of every operator on a device. The first call for a CPU compiles the operators, in about 30 s."""
     on_cpu = device.type == "cpu"
     paths = {
-        BN_ADD_LIF: _bn_add_lif_on_cpu() if on_cpu else (SPIKINGJELLY, _FOR_CPUS),
+        BN_ADD_LIF: _bn_add_lif_on_cpu() if on_cpu else _bn_add_lif_on_gpu(),
         FORWARD: (PYTORCH, _NO_OTHER),
         INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
         WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
@@ -59,6 +59,12 @@ def _bn_add_lif_on_cpu() -> tuple[str, str]:
     if not made:
         return EAGER, made.reason
     return COMPILED, f"for at most {MAX_STEPS} time steps; {made.reason}"
+
+
+def _bn_add_lif_on_gpu() -> tuple[str, str]:
+    if torch.version.hip:
+        return EAGER, "SpikingJelly's kernels are for NVIDIA's GPUs, and this PyTorch was built for ROCm"
+    return SPIKINGJELLY, _FOR_CPUS
 
 
 def _library_on_cpu() -> tuple[str, str]:

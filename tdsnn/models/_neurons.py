@@ -1,7 +1,7 @@
 """The LIF layer over several time steps, from one explicit state to the next.
 
-On CUDA SpikingJelly's kernels run; on CPU the compiled operators of :mod:`tdsnn.kernels`, or their eager
-equivalent where there is no compiler.
+On NVIDIA's GPUs SpikingJelly's kernels run, which refuse AMD's (ROCm); on CPU the compiled operators of
+:mod:`tdsnn.kernels`. Elsewhere, and without a compiler, their eager equivalent does.
 """
 
 from __future__ import annotations
@@ -62,17 +62,15 @@ class LIF(nn.Module):
             return self.surrogate.rates(current_TN, self.config)
         if self.surrogate is not None:
             spikes, last = self._surrogated(current_TN, initial)
-        elif current_TN.is_cuda:
+        elif current_TN.is_cuda and torch.version.hip is None:
             spikes, last = _spikingjelly(self.config, current_TN, initial)
         else:
-            spikes, last = self._on_cpu(current_TN, initial, keep_last=state is not None)
+            spikes, last = self._own(current_TN, initial, keep_last=state is not None)
         if state is not None:
             state[name] = last
         return spikes
 
-    def _on_cpu(
-        self, current_TN: Tensor, initial: Tensor | None, *, keep_last: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _own(self, current_TN: Tensor, initial: Tensor | None, *, keep_last: bool) -> tuple[Tensor, Tensor]:
         steps = len(current_TN)
         # A view in the order of memory: neurons are independent, so their layout does not matter.
         order = sorted(range(1, current_TN.ndim), key=lambda axis: current_TN.stride(axis), reverse=True)
@@ -253,14 +251,16 @@ def _spikingjelly(config: LIFConfig, current_TN: Tensor, initial: Tensor | None)
 
     if initial is None:
         initial = torch.full_like(current_TN[0], config.v_rest, dtype=potential_dtype(current_TN))
-    spikes, last, _ = functional.lif_multi_step(
-        current_TN,
-        initial,
-        tau=config.tau,
-        decay_input=config.decay_input,
-        v_threshold=config.v_threshold,
-        v_reset=config.v_reset,
-        surrogate_function=surrogate.ATan(alpha=config.surrogate_alpha),
-        detach_reset=config.detach_reset,
-    )
+    # Its kernels are launched on the current device, wherever the tensors are.
+    with torch.cuda.device(current_TN.device):
+        spikes, last, _ = functional.lif_multi_step(
+            current_TN,
+            initial,
+            tau=config.tau,
+            decay_input=config.decay_input,
+            v_threshold=config.v_threshold,
+            v_reset=config.v_reset,
+            surrogate_function=surrogate.ATan(alpha=config.surrogate_alpha),
+            detach_reset=config.detach_reset,
+        )
     return spikes, last

@@ -7,12 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import NEURONS
+from second_device import second_device
 from spikingjelly.activation_based import functional, neuron, surrogate
 from spikingjelly.activation_based.model import spiking_resnet
 
 from tdsnn.errors import UsageError
 from tdsnn.kernels import lif as eager
 from tdsnn.kernels.lif import LIFConfig
+from tdsnn.kernels.status import BN_ADD_LIF, EAGER, operators
 from tdsnn.models._neurons import LIF
 from tdsnn.models._registry import MODELS
 from tdsnn.topography.outputs import capture_outputs
@@ -147,3 +149,16 @@ def _close(ours: torch.Tensor | None, theirs: torch.Tensor | None, name: str = "
     assert theirs is not None
     error = (ours - theirs).norm() / theirs.norm().clamp_min(1e-12)
     assert error < 1e-4, f"{name}: relative gradient error {error:.2e}"
+
+
+def test_on_rocm_the_eager_path_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SpikingJelly's kernels refuse it, although a tensor there says cuda too."""
+    current = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)) + 1
+    expected = LIF(LIFConfig())(current)
+    assert expected.any()
+    monkeypatch.setattr("tdsnn.models._neurons._spikingjelly", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    with second_device():
+        assert torch.equal(LIF(LIFConfig())(current.to("cuda")).cpu(), expected)
+    paths = {one.operator: one.path for one in operators(torch.device("cuda"))}
+    assert paths[BN_ADD_LIF] == EAGER
