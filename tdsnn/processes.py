@@ -6,17 +6,21 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tdsnn.errors import TdsnnError, UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-__all__ = ["ALONE", "Team", "is_main", "own_device", "team"]
+__all__ = ["ALONE", "Team", "is_main", "own_device", "present_team", "team"]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for what another one computes alone, e.g. a search for positions."""
 
 
 def is_main() -> bool:
@@ -50,7 +54,38 @@ class Team:
     rank: int = 0
     size: int = 1
     group: Any = None
-    """Of ``torch.distributed``, for objects on CPU; None for a process alone."""
+    """Of ``torch.distributed``, for objects on CPU; None for a process alone. Tensors go through its default
+    group, which knows their device."""
+
+    def gathered(self, own: Tensor, dim: int) -> Tensor:
+        """The tensors of all processes, equal in shape, one after the other along ``dim``.
+
+        For a loss of the whole batch that every process computes alike. Its gradient at ``own`` comes times
+        the number of processes, so that the mean over them, which is what
+        :class:`~torch.nn.parallel.DistributedDataParallel` takes, is the gradient of that one loss.
+        """
+        if self.group is None:
+            return own
+        import torch
+        import torch.distributed as dist
+
+        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        dist.all_gather(parts, own.detach().contiguous())
+        parts[self.rank] = own.view_as(own)
+        if own.requires_grad:
+            parts[self.rank].register_hook(lambda gradient: gradient * self.size)  # type: ignore[no-untyped-call]
+        return torch.cat(parts, dim)
+
+    def mean(self, own: Tensor) -> Tensor:
+        """The mean over the processes of tensors equal in shape, without gradient."""
+        if self.group is None:
+            return own
+        import torch
+        import torch.distributed as dist
+
+        total = own.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total / self.size
 
     def once(self, compute: Callable[[], Found]) -> Found:
         """What the first process computes, for all of them.
@@ -87,6 +122,16 @@ ALONE = Team()
 """One process."""
 
 
+def present_team() -> Team:
+    """The processes of the group that ``torch.distributed`` has, or this one alone; all have to ask."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return ALONE
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return Team(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
+
+
 @contextmanager
 def team() -> Iterator[Team]:
     """The processes that ``torchrun`` started, or this one alone."""
@@ -99,7 +144,7 @@ def team() -> Iterator[Team]:
     if not begun:
         dist.init_process_group("gloo")
     try:
-        yield Team(rank=dist.get_rank(), size=dist.get_world_size(), group=dist.new_group(backend="gloo"))
+        yield present_team()
     finally:
         if not begun:
             dist.destroy_process_group()

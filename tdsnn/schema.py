@@ -142,6 +142,9 @@ class Recipe(Table, frozen=True, kw_only=True):
     adversarial: Adversarial | UnsetType = UNSET
     """Train on attacked images. Without it documents do not have the key, as those from before there was it:
     a digest of settings must not change."""
+    sync_batch_norm: bool | UnsetType = UNSET
+    """Whether batch normalisation takes the statistics of the whole batch where several processes share it.
+    Without it documents do not have the key either."""
 
 
 class Description(Table, frozen=True, kw_only=True):

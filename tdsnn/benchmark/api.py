@@ -6,14 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
+from tdsnn.benchmark.prepared import Benchmark
 from tdsnn.errors import UsageError
-from tdsnn.processes import own_device, team
-from tdsnn.progress import Note, Progress, counted, silent, unheard
+from tdsnn.processes import own_device
+from tdsnn.progress import Note, Progress, silent, unheard
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tdsnn.attacks._spec import AttackSpec
     from tdsnn.benchmark.names import Twin
-    from tdsnn.benchmark.plan import ModelEntry, Plan
+    from tdsnn.benchmark.plan import ModelEntry
     from tdsnn.benchmark.suites import NamedSuite
     from tdsnn.data._base import Split
     from tdsnn.data._selection import Selection
@@ -42,36 +42,6 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 """``package.module:function``; a repository of a Hub, ``hf:owner/name``, has a separator."""
 COMPILE_FROM = 10_000
 """Gradients from which on compiling the spiking layers takes less time than it saves."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """A benchmark whose request was checked and whose models are loaded."""
-
-    plan: Plan
-    entries: Sequence[ModelEntry]
-    folder: Path
-    """For ``result.json``, ``samples.safetensors`` and finished batches."""
-
-    def run(self, *, fresh: bool = False, progress: Progress = silent) -> Result:
-        """Measure what is not in the folder yet, or with ``fresh`` everything; processes that ``torchrun``
-        started share the images.
-
-        Raises:
-            IntegrityError: a stored cell is damaged.
-        """
-        from tdsnn.benchmark.runner import run_bench, total_images
-        from tdsnn.result_folder import ResultFolder
-
-        told = counted(progress, total_images(self.plan, self.entries))
-        folder = ResultFolder(self.folder)
-        with team() as together:
-            found = run_bench(self.plan, self.entries, folder, fresh=fresh, progress=told, team=together)
-            if found.measured:
-                from tdsnn.benchmark.time_figures import draw
-
-                together.once(partial(draw, found, self.folder))
-            return found
 
 
 def bench(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tdsnn.benchmark.measure import Progress
+from tdsnn.benchmark.batches import Progress
 from tdsnn.benchmark.plan import ModelEntry, Plan
 from tdsnn.benchmark.runner import run_bench
 from tdsnn.data._base import Split

@@ -11,11 +11,11 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from tdsnn.attacks._gradient import inference
+from tdsnn.benchmark.batches import Run
 from tdsnn.benchmark.compare import left_standing
 from tdsnn.benchmark.masking import Finding, masking_report
 from tdsnn.benchmark.masking._base import Probe
 from tdsnn.benchmark.masking.cells import from_cells
-from tdsnn.benchmark.measure import Run
 from tdsnn.benchmark.plan import ModelEntry
 from tdsnn.benchmark.suites import Masking
 from tdsnn.results import Cell, digest_of

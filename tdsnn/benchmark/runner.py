@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from tdsnn.benchmark.batches import Progress, Run
 from tdsnn.benchmark.breakdown import radii
 from tdsnn.benchmark.compare import comparisons, worst_cases
 from tdsnn.benchmark.examine import examine
 from tdsnn.benchmark.gradients import gradient_of
 from tdsnn.benchmark.masking import caveat, signs
-from tdsnn.benchmark.measure import Measured, Progress, Run, measure
+from tdsnn.benchmark.measure import Measured, measure
 from tdsnn.benchmark.plan import ModelEntry, Plan
-from tdsnn.benchmark.temporal import measure_time
+from tdsnn.benchmark.shards import Shard
+from tdsnn.benchmark.temporal import measure_share, measure_time
 from tdsnn.processes import ALONE, Team
 from tdsnn.result_folder import ResultFolder
 from tdsnn.results import Cell, Result
@@ -79,10 +81,50 @@ def run_bench(
     return result
 
 
-def total_images(plan: Plan, entries: Sequence[ModelEntry]) -> int:
+def run_shard(
+    plan: Plan,
+    entries: Sequence[ModelEntry],
+    folder: ResultFolder,
+    *,
+    shard: Shard,
+    fresh: bool = False,
+    progress: Progress = lambda images, label: None,
+    team: Team = ALONE,
+) -> list[str]:
+    """Leave in ``folder`` what one shard has to compute, for the :func:`run_bench` that gives the result.
+
+    Its batches of all cells, and its part of the time metrics. Tests for masked gradients look at the scores
+    of all images, so they are left to that run.
+
+    Args:
+        progress: as of :func:`run_bench`; the total is :func:`total_images` with the shard.
+
+    Returns:
+        Which cells and metrics have no number, and why.
+
+    Raises:
+        IntegrityError: a stored cell is damaged.
+    """
+    run = Run(plan=plan, folder=folder, fresh=fresh, progress=progress, team=team, shard=shard)
+    with deterministic():
+        measured = {entry.name: measure(run, entry) for entry in entries}
+        refused = {name: one.refused for name, one in measured.items()}
+        failed = [
+            f"{cell.model} under {cell.title} {cell.eps_255:g}: {cell.error}"
+            for one in measured.values()
+            for cell in one.cells
+            if cell.error is not None
+        ]
+        return failed + measure_share(run, entries, shard, refused=refused)
+
+
+def total_images(plan: Plan, entries: Sequence[ModelEntry], shard: Shard | None = None) -> int:
     """How many images all cells together judge, and those that time metrics are measured on."""
-    cells = 1 + sum(len(spec.strengths) for spec in plan.attacks)
-    return len(entries) * (cells + len(plan.metrics)) * plan.n
+    cells = len(entries) * (1 + sum(len(spec.strengths) for spec in plan.attacks))
+    batches, metrics = plan.batches(), range(len(entries) * len(plan.metrics))
+    if shard is None:
+        return cells * plan.n + len(metrics) * plan.n
+    return cells * sum(map(len, shard.of(batches))) + len(shard.of(metrics)) * plan.n
 
 
 def _describe(

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tdsnn.benchmark.batches import Run
 from tdsnn.benchmark.compare import pairs
-from tdsnn.benchmark.measure import Run, within_memory
+from tdsnn.benchmark.measure import within_memory
 from tdsnn.benchmark.plan import ModelEntry, Plan, measurement_key
+from tdsnn.benchmark.shards import Shard
 from tdsnn.data._base import DATASETS
 from tdsnn.errors import GateError, UsageError
 from tdsnn.results import Figure, Shift
@@ -60,6 +62,22 @@ def measure_time(run: Run, entries: Sequence[ModelEntry], *, refused: Mapping[st
         for model, twin in pairs(entries):
             found.shifts += _shifts(run.plan, records[model], twin, samples[model], samples[twin])
     return found
+
+
+def measure_share(
+    run: Run, entries: Sequence[ModelEntry], shard: Shard, *, refused: Mapping[str, str | None]
+) -> list[str]:
+    """Measure and store a shard's part of the metrics; what has no number, and why.
+
+    Args:
+        refused: as of :func:`measure_time`.
+    """
+    failed = []
+    for metric, entry in shard.of([(metric, entry) for metric in run.plan.metrics for entry in entries]):
+        record, _ = _record(run, entry, metric, refused[entry.name])
+        if record["error"] is not None:
+            failed.append(f"{metric.name} of {entry.name}: {record['error']}")
+    return failed
 
 
 def _record(run: Run, entry: ModelEntry, metric: TimeMetric, refused: str | None) -> tuple[Record, Samples]:

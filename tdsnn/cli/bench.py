@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdsnn.benchmark.api import DEFAULT_ATTACKS, DEFAULT_MODELS, prepare
+from tdsnn.benchmark.api import DEFAULT_ATTACKS, DEFAULT_MODELS, Benchmark
+from tdsnn.benchmark.shards import Shard, read_shard
 from tdsnn.benchmark.suites import suite_names
-from tdsnn.cli import _output, _progress
+from tdsnn.cli import _output
+from tdsnn.cli._bench_request import Request, run, words
 from tdsnn.drawing import require_format
-from tdsnn.errors import GateError, Interrupted
+from tdsnn.errors import GateError, UsageError
 from tdsnn.processes import is_main
+from tdsnn.progress import Progress
 from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
@@ -101,6 +102,16 @@ _Out = Annotated[
         show_default=False,
     ),
 ]
+_Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/K",
+        help="Compute only the I-th of K parts, on one of several machines that share --out or whose folders "
+        "are put together; the same command without it then gives the result.",
+        show_default=False,
+    ),
+]
 
 
 def command(
@@ -148,6 +159,7 @@ def command(
         typer.Option("--early-exit", help="Time steps saved and accuracy lost: --metric early_exit."),
     ] = False,
     out: _Out = None,
+    shard: _Shard = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute what is stored.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the table into this file.")] = None,
     plot: Annotated[
@@ -182,10 +194,18 @@ def command(
     * `tdsnn-zoo bench sresnet18 --attack gaussian --n 10000 --json`
 
     * `torchrun --nproc-per-node 2 -m tdsnn bench sresnet18 --suite standard-v1` shares the images
+
+    * `tdsnn-zoo bench sresnet18 --suite standard-v1 --out DIR --shard 2/4` does one of four parts
     """
+    part = None if shard is None else read_shard(shard)
+    if part and (svg or plot):
+        raise UsageError(
+            "One part of a benchmark has no result to draw.",
+            hint="Draw with the last command, the one without --shard.",
+        )
     if plot is not None:
         require_format(plot)
-    request = _Request(
+    request = Request(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or ()),
         eps=tuple(eps or ()),
@@ -200,9 +220,16 @@ def command(
         steps=steps,
         out=out,
     )
+    if part:
+        _run_shard(request, part, fresh=fresh, as_json=as_json)
+        return
     drawn = {"--svg": svg, "--plot": plot}
-    shown = [*_words(drawn), *(["--json"] if as_json else [])]
-    result, folder = _run(request, fresh=fresh, shown=shown)
+    shown = [*words(drawn), *(["--json"] if as_json else [])]
+
+    def work(benchmark: Benchmark, progress: Progress) -> Result:
+        return benchmark.run(fresh=fresh, progress=progress)
+
+    result, folder = run(request, work, shown=shown)
     if as_json:
         _output.emit_json(result.document())
     else:
@@ -223,12 +250,27 @@ def command(
 def _require_numbers(result: Result) -> None:
     cells = [(f"{one.model} under {one.title} {one.eps_255:g}", one.error) for one in result.cells]
     cells += [(f"{one['metric']} of {one['model']}", one["error"]) for one in result.measured]
-    failed = [f"{what}: {why}" for what, why in cells if why is not None]
+    _require_none([f"{what}: {why}" for what, why in cells if why is not None], f"{len(cells)} cells")
+
+
+def _require_none(failed: Sequence[str], of_all: str) -> None:
     if failed:
         raise GateError(
-            f"{len(failed)} of {len(cells)} cells have no number; the first, {failed[0]}",
+            f"{len(failed)} of {of_all} have no number; the first, {failed[0]}",
             hint="All others are in the result. The same command tries these again.",
         )
+
+
+def _run_shard(request: Request, shard: Shard, *, fresh: bool, as_json: bool) -> None:
+    def work(benchmark: Benchmark, progress: Progress) -> list[str]:
+        return benchmark.run_shard(shard, fresh=fresh, progress=progress)
+
+    shown = ["--shard", str(shard), *(["--json"] if as_json else [])]
+    failed, folder = run(request, work, shown=shown)
+    if as_json:
+        _output.emit_json({"shard": str(shard), "folder": str(folder), "failed": failed})
+    _output.note(f"Part {shard} is in {folder}; when all parts are: {request.command_line([])}")
+    _require_none(failed, f"the cells of part {shard}")
 
 
 def _draw(result: Result, plot: Path) -> None:
@@ -240,69 +282,3 @@ def _draw(result: Result, plot: Path) -> None:
 
         draw(result, plot)
     _output.note(f"Figure: {plot}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """The command as it was given: the arguments of :func:`tdsnn.benchmark.api.prepare`."""
-
-    models: tuple[str, ...]
-    attacks: tuple[str, ...]
-    eps: tuple[str, ...]
-    metrics: tuple[str, ...]
-    data: str | None
-    suite: str | None
-    n: int | None
-    selection: str
-    device: str
-    seed: int | None
-    batch_size: int | None
-    steps: int | None
-    out: Path | None
-
-    def stronger(self) -> str:
-        """What to type for a number that somebody tried hard to lower."""
-        words = ["tdsnn-zoo", "bench", *self.models, *(["--data", self.data] if self.data else [])]
-        return shlex.join([*words, "--suite", "standard-v1"])
-
-    def command_line(self, shown: Sequence[str]) -> str:
-        """What to type to go on. Finished batches are kept, so never with ``--fresh``.
-
-        Args:
-            shown: what is typed about how the result is shown.
-        """
-        words = ["tdsnn-zoo", "bench", *self.models]
-        for name in self.attacks:
-            words += ["--attack", name]
-        for value in self.eps:
-            words += ["--eps", value]
-        for name in self.metrics:
-            words += ["--metric", name]
-        options = {
-            "--data": self.data,
-            "--suite": self.suite,
-            "--n": self.n,
-            "--selection": None if self.selection == "first" else self.selection,
-            "--device": self.device,
-            "--seed": self.seed,
-            "--batch-size": self.batch_size,
-            "--steps": self.steps,
-            "--out": self.out,
-        }
-        return shlex.join([*words, *_words(options), *shown])
-
-
-def _words(options: Mapping[str, object]) -> list[str]:
-    """Options that were given, as they are typed."""
-    return [word for option, value in options.items() if value is not None for word in (option, str(value))]
-
-
-def _run(request: _Request, *, fresh: bool, shown: Sequence[str]) -> tuple[Result, Path]:
-    stopped = "Stopped before the first cell."
-    try:
-        benchmark = prepare(**vars(request), note=_output.note)
-        stopped = f"Stopped; finished batches are kept in {benchmark.folder}."
-        with _progress.bar(unit="images") as progress:
-            return benchmark.run(fresh=fresh, progress=progress), benchmark.folder
-    except KeyboardInterrupt as stop:
-        raise Interrupted(stopped, hint=f"Go on with: {request.command_line(shown)}") from stop

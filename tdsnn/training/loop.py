@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from tdsnn import zoo
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError
 from tdsnn.files import file_error
-from tdsnn.models._base import Model
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.origin import Origin
+from tdsnn.processes import present_team
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
-from tdsnn.topography.preparation import prepare_sheets
 from tdsnn.training.adversarial import Adversary
+from tdsnn.training.arrangement import Arrangement
 from tdsnn.training.finish import finish
 from tdsnn.training.fresh import fresh_model
 from tdsnn.training.images import Batches
@@ -33,6 +34,7 @@ from tdsnn.training.monitor import held_out_scores
 from tdsnn.training.objective import Objective, diverged
 from tdsnn.training.optim import Average, build_optimizer, set_lr
 from tdsnn.training.progress import Meter, Position, Watcher, log_line
+from tdsnn.training.shared_norm import keep_statistics_apart, share_statistics
 from tdsnn.training.state import CHECKPOINT, keep_lines, load_state, save_state, settings_digest
 from tdsnn.training.stopping import Stop
 
@@ -71,6 +73,7 @@ class Trainer:
         self.stop = stop or Stop()
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.processes = self.accelerator.num_processes
+        self.team = present_team()
         # Of several processes each has a device of its own, which only the launcher knows.
         self.device = device if self.processes == 1 else self.accelerator.device
         self.batches = Batches(train, recipe, processes=self.processes, device=self.device)
@@ -82,19 +85,20 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)
         compiled = recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
         self._arranged_by: str | None = None
+        self._arrangement = Arrangement(manifest=manifest, shape=train.images.shape[1:], folder=folder)
         if manifest.topographic and manifest.topography.preparation == PREPARATION:
             # What the loss refuses needs no search before.
             SPATIAL_LOSSES.load(manifest.topography.loss).check_network(self.model, manifest.topography)
-            twin = zoo.open_model(auxiliary or manifest.twin)
-            self._arranged_by = twin.weights_sha256
-            source = {"model": twin.config.name, "weights_sha256": twin.weights_sha256}
-            self._prepare_sheets(twin.model.to(self.device), source)
+            search = partial(self._arrangement.by_twin, self.model.sheets, auxiliary, self.device)
+            self.model.sheets, self._arranged_by = self.team.once(search)
         task = TASKS.load(train.task)
-        self.objective = Objective(manifest, task, self.model, compiled=compiled)
+        self.objective = Objective(manifest, task, self.model, compiled=compiled, team=self.team)
         self._adversary: Adversary | None = None
         if recipe.adversarial:
             self._adversary = Adversary(recipe.adversarial, task=task, recipe=recipe)
         self.model.to(self.device)
+        if recipe.sync_batch_norm and self.processes > 1:
+            share_statistics(self.model, self.team)
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, build_optimizer(self.model, recipe), device_placement=[False, False]
         )
@@ -177,28 +181,16 @@ class Trainer:
             name, dataset = self.manifest.name, self.manifest.dataset
             zoo.save(self.model, self.folder / CHECKPOINT, name=name, dataset=dataset)
 
-    def _prepare_sheets(self, auxiliary: Model, source: dict[str, str]) -> None:
-        if self.manifest.recipe.compile and auxiliary.mean.device.type == "cpu":
-            auxiliary.compile_operators()
-        channels, height, width = self.train.images.shape[1:]
-        self.model.sheets = prepare_sheets(
-            self.model.sheets,
-            auxiliary,
-            self.manifest.topography,
-            shape=(channels, height, width),
-            source=source,
-            folder=self.folder / "positions",
-        )
-
     def _finish(self) -> None:
         """Turn the model into the one to publish: averaged weights, settled statistics, eval mode."""
         recipe = self.manifest.recipe
+        keep_statistics_apart(self.model)
         chosen = enumerate(self.batches.plan(recipe.epochs)[: recipe.bn_batches])
         passes = (self._batch(rows, epoch=recipe.epochs, step=step)[0] for step, rows in chosen)
         finish(self.model, recipe, average=self.average, batches=passes)
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
         if self.manifest.topography.preparation == PREPARATION and not self.manifest.topographic:
-            self._prepare_sheets(self.model, {"model": self.manifest.name})
+            self.model.sheets = self._arrangement.by_itself(self.model)
 
     def save(self) -> None:
         """Write the state; only the main process does."""
@@ -277,11 +269,8 @@ class Trainer:
 
     def _over_processes(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Means over the processes, whose shares of a batch are equal."""
-        if self.processes == 1:
-            return dict(sums)
         own = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
-        mean = self.accelerator.reduce(own, reduction="mean")
-        return dict(zip(sums, mean.tolist(), strict=True))
+        return dict(zip(sums, self.team.mean(own).tolist(), strict=True))
 
     def held_out_scores(self) -> dict[str, float]:
         """Of the network as it is; see :mod:`tdsnn.training.monitor`."""
@@ -289,7 +278,7 @@ class Trainer:
 
     def _close_epoch(self, watcher: Watcher) -> None:
         self.meter.sums = self._over_processes(self.meter.sums)
-        line = self._line() | self.held_out_scores()
+        line = self._line() | self.team.once(self.held_out_scores)
         if self.accelerator.is_main_process:
             with file_error(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")

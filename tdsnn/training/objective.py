@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tdsnn.errors import GateError
 from tdsnn.models._base import Model
+from tdsnn.processes import ALONE, Team
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import Task
 from tdsnn.topography.losses._base import SPATIAL_LOSSES, SpatialLoss, gradient_shares
@@ -35,14 +36,17 @@ class Objective:
         task: what is learned, and how answers are scored.
         model: with its sheets, whose layers the terms look at.
         compiled: whether the spatial loss may use the compiled operators.
+        team: the processes that share each batch equally.
     """
 
-    def __init__(self, manifest: Manifest, task: Task, model: Model, *, compiled: bool) -> None:
-        self._manifest, self._task, self._model = manifest, task, model
+    def __init__(
+        self, manifest: Manifest, task: Task, model: Model, *, compiled: bool, team: Team = ALONE
+    ) -> None:
+        self._manifest, self._task, self._model, self._team = manifest, task, model, team
         self.spatial: SpatialLoss | None = None
         if manifest.topographic:
             self.spatial = SPATIAL_LOSSES.load(manifest.topography.loss)(model, manifest.topography)
-            self.spatial.compiled = compiled
+            self.spatial.compiled, self.spatial.team = compiled, team
         layers = set(self.spatial.layers) if self.spatial else set()
         layers |= set(model.sheet_layers) if manifest.recipe.rate_penalty else set()
         self._layers = sorted(layers)
@@ -86,7 +90,7 @@ class Objective:
                 spatial = self.spatial(layers, generator=generator(recipe.seed, "clusters", epoch, step))
                 parts |= spatial.parts
                 if with_shares:
-                    shares = gradient_shares(terms | spatial.terms, self._model.parameters())
+                    shares = gradient_shares(terms | spatial.terms, self._model.parameters(), team=self._team)
                 terms["spatial"] = self._ramp(epoch + fraction) * spatial.total
         return Losses(total=torch.stack(tuple(terms.values())).sum(), parts=parts, shares=shares)
 

@@ -6,36 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from processes import N, numbers, write_toy_suite
 from safetensors.numpy import load_file
-from toys import Linear, batch
 
 from tdsnn.benchmark.api import prepare
 from tdsnn.errors import UsageError
 from tdsnn.processes import ALONE, own_device
 
-N, BATCH = 30, 4
-SUITE = f"""
-summary = "Attacks on all and on survivors, and every test for masked gradients."
-n = {N}
-batch_size = {BATCH}
-eps = [1, "8/255"]
-[[attacks]]
-attack = "pgd:steps=3"
-[[attacks]]
-attack = "square:queries=20,eps=8/255"
-on = "survivors"
-[masking]
-images = 4
-steps = 3
-points = 3
-"""
 WORK = """
 import json, sys
 from pathlib import Path
@@ -72,12 +54,6 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def numbers(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not depend on who computed it: all but the provenance, and the keys, which know machines."""
-    cells = [{name: value for name, value in cell.items() if name != "key"} for cell in document["cells"]]
-    return {name: value for name, value in document.items() if name != "provenance"} | {"cells": cells}
-
-
 def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(WORK)
     done = torchrun(tmp_path, "work.py", str(tmp_path))
@@ -90,11 +66,7 @@ def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) ->
 
 
 def test_two_processes_give_the_verdicts_of_one_and_go_on_where_one_stopped(tmp_path: Path) -> None:
-    x, y = batch(Linear(), N)
-    np.save(tmp_path / "x.npy", (255 * x).byte().numpy())
-    np.save(tmp_path / "y.npy", y.numpy())
-    (tmp_path / "suite.toml").write_text(SUITE)
-    data, suite = str(tmp_path / "x.npy") + "," + str(tmp_path / "y.npy"), tmp_path / "suite.toml"
+    data, suite = write_toy_suite(tmp_path)
     alone = prepare(["toys:Linear"], data=data, suite=suite, out=tmp_path / "alone", device="cpu").run()
     words = ["-m", "tdsnn", "bench", "toys:Linear", f"--data={data}", f"--suite={suite}"]
     words += [f"--images={N}", "--device=cpu", f"--out={tmp_path / 'two'}", "--json"]

@@ -147,7 +147,9 @@ def test_gradient_shares_are_logged_once_an_epoch(
     tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, real = [], objective.gradient_shares
-    monkeypatch.setattr(objective, "gradient_shares", lambda *given: calls.append(1) or real(*given))
+    monkeypatch.setattr(
+        objective, "gradient_shares", lambda *given, **named: calls.append(1) or real(*given, **named)
+    )
     shares = []
     for weight, stop_after in ((0.01, 1), (2.0, None)):
         weights = f"topography.alpha={weight}", f"topography.beta={weight}"

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from tdsnn.errors import TdsnnError, UsageError
+from tdsnn.processes import ALONE, Team
 from tdsnn.registry import Registry
 from tdsnn.schema import TOPOGRAPHY_FIELDS, Table, Topography, plain
 from tdsnn.topography.clusters import Clusters, sample_clusters
@@ -58,6 +59,8 @@ class SpatialLoss(ABC):
     """Whether it has a spike-timing term, weighted by ``beta``, over lags up to ``window``."""
     compiled: bool = False
     """Whether the compiled operators may run on CPU; False until somebody sets it."""
+    team: Team = ALONE
+    """The processes that share a batch; a loss that looks at outputs is one of the whole batch."""
     layers: tuple[str, ...] = ()
     """Modules whose outputs are recorded for the loss; empty for a loss on the weights."""
 
@@ -173,16 +176,20 @@ def alpha_alone(topography: Topography) -> float:
     return topography.alpha
 
 
-def gradient_shares(terms: Mapping[str, Tensor], parameters: Iterable[Tensor]) -> dict[str, float]:
+def gradient_shares(
+    terms: Mapping[str, Tensor], parameters: Iterable[Tensor], *, team: Team = ALONE
+) -> dict[str, float]:
     """Norm of each term's gradient with respect to all parameters, as a share of the sum of these norms.
 
-    Costs one backward pass per term and keeps the graph for the one that trains. With several processes each
-    sees the gradients of its own images.
+    Costs one backward pass per term and keeps the graph for the one that trains.
+
+    Args:
+        team: the processes that share the batch; the gradient is the mean of theirs.
     """
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
     norms = {}
     for name, term in terms.items():
         found = torch.autograd.grad(term, wanted, retain_graph=True, allow_unused=True)
-        norms[name] = math.hypot(*(float(grad.norm()) for grad in found if grad is not None))
+        norms[name] = math.hypot(*(float(team.mean(grad).norm()) for grad in found if grad is not None))
     total = sum(norms.values())
     return {name: norm / total if total else 0.0 for name, norm in norms.items()}

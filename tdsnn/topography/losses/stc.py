@@ -102,7 +102,7 @@ class STC(SpatialLoss):
         for size in set(sizes):
             same = [i for i, s in enumerate(sizes) if s == size]
             stacked = stc_terms(
-                torch.cat([spikes[i] for i in same]),
+                self.team.gathered(torch.cat([spikes[i] for i in same]), dim=2),
                 torch.cat([proximity[i] for i in same]),
                 window=self.topography.window,
                 shape=self.window_shape,

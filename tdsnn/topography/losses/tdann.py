@@ -69,7 +69,8 @@ class TDANN(SpatialLoss):
         losses, masked = [], []
         for layer, sheet in self.sheets.items():
             clusters = draw_clusters(sheet, self.topography, generator=generator)
-            responses = gather(outputs[layer], clusters, compiled=self.compiled).mean(1)
+            own = gather(outputs[layer], clusters, compiled=self.compiled).mean(1)
+            responses = self.team.gathered(own, dim=1)
             loss, kept = self.form(responses, clusters.proximity.to(responses.device))
             units = clusters.units.shape[1]
             losses.append(loss.mean())
