@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tdsnn.errors import IntegrityError, TdsnnError
+from tdsnn.errors import IntegrityError, TdsnnError, UsageError
 from tdsnn.schema import FileRecord
 
 _TOO_DEEP = "it is nested too deeply"
@@ -68,6 +68,12 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
         return tomllib.loads(content if isinstance(content, str) else content.decode())
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
+
+
+def digest_of(document: Any) -> str:
+    """sha256 of a JSON value, independent of the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def git_blob(content: bytes) -> str:
@@ -156,6 +162,21 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace the content of ``path`` in one step, making its folders as needed."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def require_free(path: Path) -> None:
+    """Refuse to replace what somebody may still want.
+
+    Raises:
+        UsageError: there is such a file, or a folder of that name that is not empty.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        state = "is not empty" if path.is_dir() else "exists"
+        raise UsageError(
+            f"'{path}' {state}.", hint="Choose another name for --out, or replace what is there with --force."
+        )
 
 
 def copy_atomic(source: Path, target: Path) -> None:

@@ -164,14 +164,12 @@ def _default_variant(name: str) -> Manifest:
     defaults = [manifest for manifest in readable if manifest.default]
     if not defaults and broken is not None:
         raise broken
-    # A zoo folder of one's own may have a default beside the project's.
-    homes = [home(manifest.name) for manifest in defaults]
-    first = next((zoo for zoo in paths.zoo_folders() if zoo in homes), None)
-    defaults = [manifest for manifest, zoo in zip(defaults, homes, strict=True) if zoo == first]
-    if len(defaults) != 1:
-        found = f"{len(defaults)} default variants" if defaults else "no default variant"
-        raise UsageError(f"'{name}' has {found}.", hint=f"Name one of them in full: {', '.join(variants)}")
-    return defaults[0]
+    if len(defaults) == 1:
+        return defaults[0]
+    # Not the one of the first folder: a name must not mean another network because of a file in a shared one.
+    places = (f"{manifest.name} in {home(manifest.name)}" for manifest in defaults)
+    found = f"{len(defaults)} default variants: {', '.join(places)}" if defaults else "no default variant"
+    raise UsageError(f"'{name}' has {found}.", hint=f"Name one of them in full: {', '.join(variants)}")
 
 
 def parse(name: str, text: str) -> Manifest:

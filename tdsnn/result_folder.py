@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import parse_json, read_json, write_atomic
-from tdsnn.results import Result, digest_of
+from tdsnn.files import digest_of, parse_json, read_json, write_atomic
+from tdsnn.results import Result
 
 _CHANGED = "its content was changed"
 _SEAL = "sha256"

@@ -19,13 +19,12 @@ Everything outside ``provenance`` is equal for equal settings on one machine.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from tdsnn.files import digest_of
 from tdsnn.result_tables import tables
 from tdsnn.schema import Count, Finite, Share, Table, plain
 from tdsnn.stats import PairedDifference, wilson
@@ -211,9 +210,3 @@ def difference_figure(found: PairedDifference) -> Figure:
         n=found.n,
         method="Tango score for paired proportions, 95 %",
     )
-
-
-def digest_of(document: Any) -> str:
-    """sha256 of a JSON value, independent of the order of its keys."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

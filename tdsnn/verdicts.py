@@ -21,9 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tdsnn.errors import IntegrityError
-from tdsnn.files import parse_json, write_atomic
+from tdsnn.files import digest_of, parse_json, write_atomic
 from tdsnn.manifest import home
-from tdsnn.results import digest_of
 from tdsnn.schema import Release
 
 _SCHEMA = 1

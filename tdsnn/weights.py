@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from tdsnn.errors import IntegrityError, TdsnnError, UsageError
-from tdsnn.files import atomic, read_json, verify
-from tdsnn.results import digest_of
+from tdsnn.files import atomic, digest_of, read_json, verify
 from tdsnn.schema import WEIGHTS_FILE as WEIGHTS_FILE
 from tdsnn.schema import Count, FileRecord, Sha256, SheetRecord, Table, plain
 from tdsnn.validation import check

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from tdsnn import paths, zoo
 from tdsnn.data._base import DATASETS, load_split
-from tdsnn.files import sha256_of
+from tdsnn.files import digest_of, sha256_of
 from tdsnn.manifest import resolve, write_release
 from tdsnn.models._base import Model
 from tdsnn.models._neurons import State
 from tdsnn.registry import Registry
 from tdsnn.report import cards
-from tdsnn.results import digest_of
 from tdsnn.schema import FileRecord, Release
 from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import CorticalSheet

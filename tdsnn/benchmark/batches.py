@@ -15,9 +15,9 @@ from torch import Tensor
 from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.plan import ModelEntry, Plan, cell_key
 from tdsnn.benchmark.shards import Shard
+from tdsnn.files import digest_of
 from tdsnn.processes import ALONE, Team
 from tdsnn.result_folder import ResultFolder, Scores
-from tdsnn.results import digest_of
 from tdsnn.table import titled
 
 Progress = Callable[[int, str], None]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdsnn.benchmark.plan import ModelEntry, Plan
-from tdsnn.results import Cell, Comparison, difference_figure, digest_of
+from tdsnn.files import digest_of
+from tdsnn.results import Cell, Comparison, difference_figure
 from tdsnn.stats import holm
 from tdsnn.table import CLEAN, WORST_CASE
 

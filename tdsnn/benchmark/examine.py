@@ -18,7 +18,8 @@ from tdsnn.benchmark.masking._base import Probe
 from tdsnn.benchmark.masking.cells import from_cells
 from tdsnn.benchmark.plan import ModelEntry
 from tdsnn.benchmark.suites import Masking
-from tdsnn.results import Cell, digest_of
+from tdsnn.files import digest_of
+from tdsnn.results import Cell
 
 _NORM = "linf"
 

@@ -20,10 +20,11 @@ from tdsnn.attacks._spec import AttackSpec
 from tdsnn.benchmark.suites import NamedSuite
 from tdsnn.data._base import DATASETS, Split
 from tdsnn.errors import UsageError
+from tdsnn.files import digest_of
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.models._registry import MODELS
-from tdsnn.results import SCHEMA, digest_of
+from tdsnn.results import SCHEMA
 from tdsnn.runtime import code_digest, machine
 from tdsnn.table import FIRST_IMAGES
 from tdsnn.tasks._base import TASKS, Task

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tdsnn.cli._output import JsonFlag, console, emit_json, table
 from tdsnn.manifest import load_release, resolve
+from tdsnn.naming import parse
 from tdsnn.schema import Manifest, Release, plain
 from tdsnn.store import available, stored
 
@@ -22,17 +24,28 @@ _SOURCES = {
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Full name, or the bare name of a default variant.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|DIR",
+            help="Full name, the bare name of a default variant, or the folder of a run or a checkpoint.",
+        ),
+    ],
     json: JsonFlag = False,
 ) -> None:
-    """Show a model's recipe, twin, metrics and where its weights come from.
+    """Show a model's recipe, twin, metrics and where its weights come from; of a run also how to go on.
 
     Examples:
 
         tdsnn-zoo info tsresnet18
 
         tdsnn-zoo info sresnet18.fashion_mnist --json
+
+        tdsnn-zoo info runs/tsresnet18.fashion_mnist
     """
+    if isinstance(subject := parse(name), Path):
+        _show_folder(subject, json=json)
+        return
     manifest = resolve(name)
     release = load_release(manifest.name)
     if json:
@@ -41,6 +54,16 @@ def command(
     _show_manifest(manifest)
     if release:
         _show_release(release)
+
+
+def _show_folder(folder: Path, *, json: bool) -> None:
+    from tdsnn.cli._folder_info import describe_folder
+
+    found = describe_folder(folder)
+    if json:
+        emit_json(found)
+    else:
+        _show_fields(found)
 
 
 def _document(manifest: Manifest, release: Release | None) -> dict[str, Any]:
@@ -74,11 +97,17 @@ def _show_manifest(manifest: Manifest) -> None:
         "citation": manifest.citation,
         "notes": manifest.notes,
     }
+    console().print(manifest.name, style="bold", markup=False)
+    _show_fields(fields)
+
+
+def _show_fields(fields: Mapping[str, Any]) -> None:
     out = console()
-    out.print(manifest.name, style="bold", markup=False)
     for key, value in fields.items():
         if value:
-            out.print(f"{key:<13} {value}", markup=False)
+            shown = _inline(value) if isinstance(value, dict) else value
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else shown
+            out.print(f"{key:<13} {shown}", markup=False)
 
 
 def _show_release(release: Release) -> None:

@@ -14,7 +14,7 @@ from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.manifest import home, list_models, release_path, require_writable, resolve
 from tdsnn.naming import parse
 from tdsnn.paths import zoo_folders
-from tdsnn.store import LARGEST_EMBEDDED_BYTES, source_of
+from tdsnn.store import LARGEST_EMBEDDED_BYTES, cached, source_of, stored
 
 if TYPE_CHECKING:
     from tdsnn.hub import Published, Reference
@@ -36,6 +36,9 @@ def command(
     everything: Annotated[bool, typer.Option("--all", help="Every released entry of the zoo.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Release a run that is no better than chance, too.")
     ] = False,
     as_json: _output.JsonFlag = False,
 ) -> None:
@@ -63,7 +66,7 @@ def command(
     is_run = _is_run(name)
     _check(job, name, is_run=is_run)
     if is_run:
-        name = _register(Path(name), quiet=as_json and repo is not None, as_json=as_json)
+        name = _register(Path(name), force=force, quiet=as_json and repo is not None, as_json=as_json)
     if repo is not None:
         document = _publish(name, job.reference(repo), job)
         if as_json:
@@ -115,11 +118,11 @@ def _check(job: _Job, name: str, *, is_run: bool) -> None:
         require_writable(resolve(name).name)
 
 
-def _register(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
+def _register(run_dir: Path, *, force: bool, quiet: bool, as_json: bool) -> str:
     from tdsnn.publish.release import register_run
     from tdsnn.schema import plain
 
-    release = register_run(run_dir)
+    release = register_run(run_dir, force=force)
     if source_of(release) == "cache":
         _output.note(
             f"{release.name} has more than the {LARGEST_EMBEDDED_BYTES // 2**20} MiB that are embedded: "
@@ -136,6 +139,8 @@ def _register(run_dir: Path, *, quiet: bool, as_json: bool) -> str:
     out.print(f"Embedded {release.name}: {accuracy['value']:.2f} % on {accuracy['n']:,} test images.")
     for record in release.files:
         out.print(f"{record.path:<18} {record.size:>9,} bytes  sha256 {record.sha256}", markup=False)
+    folder = cached(release) if source_of(release) == "cache" else stored(release.name)
+    _output.note(f"Written: {folder} and {release_path(release.name)}")
     return release.name
 
 

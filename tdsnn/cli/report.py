@@ -55,6 +55,36 @@ def cards_command(names: _Names = None, check: _Check = False, as_json: _output.
         )
 
 
+@app.command("official")
+def official_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that `bench --out` or `topo --out` wrote.")
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the document is called there.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a document of that name.")] = False,
+    as_json: _output.JsonFlag = False,
+) -> None:
+    """Make a result official: the cards of its models show it from now on.
+
+    The document goes to `benchmarks/results`, or for entries of a zoo folder of your own to its `results`,
+    and the cards are written anew. It must be about weights that were released.
+
+    Examples:
+
+    * `tdsnn-zoo bench ours.digits --suite standard-v1 --out DIR`, then
+      `tdsnn-zoo report official DIR --name ours-standard`
+    """
+    from tdsnn.report.official import make_official
+
+    written, models = make_official(folder, name=name, force=force)
+    files = [path for entry in _released([*models]) for path in _card(*entry, check=False)]
+    if as_json:
+        _output.emit_json({"written": [str(path) for path in (written, *files)]})
+    else:
+        for path in (written, *files):
+            _output.console().print(str(path), markup=False, soft_wrap=True)
+
+
 @app.command("sweep")
 def sweep_command(
     name: Annotated[

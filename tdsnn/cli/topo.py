@@ -111,6 +111,7 @@ def optimise_command(
         float, typer.Option("--attempts-per-unit", min=0.01, help="Swaps to try for each unit.")
     ] = 100.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the places and of the swaps.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint that DIR has.")] = False,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Lay out new sheets for a model and let units that respond alike to gratings become neighbours.
@@ -125,10 +126,13 @@ def optimise_command(
     from tdsnn.maps.api import optimise_sheets
 
     words = ["tdsnn-zoo", "topo", "optimise", name, "--out", str(out)]
-    again = shlex.join([*words, "--attempts-per-unit", f"{attempts:g}", "--seed", str(seed)])
+    words += ["--attempts-per-unit", f"{attempts:g}", "--seed", str(seed)]
+    again = shlex.join([*words, *(["--force"] if force else [])])
     with _progress.bar() as progress:
         try:
-            sheets = optimise_sheets(name, out=out, attempts_per_unit=attempts, seed=seed, progress=progress)
+            sheets = optimise_sheets(
+                name, out=out, attempts_per_unit=attempts, seed=seed, force=force, progress=progress
+            )
         except KeyboardInterrupt as stop:
             raise Interrupted("Stopped; the search was saved.", hint=f"Go on with: {again}") from stop
     logs = {layer: sheet.log for layer, sheet in sheets.items()}

@@ -20,7 +20,7 @@ from tdsnn.exporting.formats._base import FORMATS, Exporter, Metadata
 from tdsnn.exporting.latency import latency
 from tdsnn.exporting.program import trace
 from tdsnn.exporting.verification import BATCH, Agreement, own_paths
-from tdsnn.files import atomic, file_error, sha256_of
+from tdsnn.files import atomic, file_error, require_free, sha256_of
 from tdsnn.models._adapted import adapt
 from tdsnn.models._base import Model
 from tdsnn.progress import Progress, silent
@@ -144,10 +144,8 @@ def _require_free(target: Path, *, verify: bool, force: bool) -> None:
         raise UsageError(f"'{target}' is a folder.", hint="Name a file for --out.")
     wanted = (target, certificates.beside(target)) if verify else (target,)
     for path in wanted:
-        if path.exists() and not force:
-            raise UsageError(
-                f"'{path}' exists.", hint="Choose another name for --out, or replace it with --force."
-            )
+        if not force:
+            require_free(path)
 
 
 def _subject(model: str | os.PathLike[str] | Model, timesteps: int | None) -> tuple[Model, Metadata]:

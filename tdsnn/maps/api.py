@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from tdsnn import manifest, naming, paths, zoo
 from tdsnn.data._base import DATASETS
 from tdsnn.errors import UsageError
-from tdsnn.files import write_atomic
+from tdsnn.files import read_json, require_free, write_atomic
 from tdsnn.maps.figures import draw
 from tdsnn.maps.survey import Survey, survey
 from tdsnn.progress import Progress, silent
@@ -60,6 +62,8 @@ def topo(
         MissingError, IntegrityError: as :func:`tdsnn.load`.
     """
     chosen = _choose(os.fspath(name), twin=twin, layers=layers, fresh=fresh, seed=seed)
+    if out is not None:
+        _require_own(Path(out), chosen.subjects)
     # After all that can be refused, because it can take half a minute.
     for opened in chosen.subjects.values():
         opened.model.compile_operators()
@@ -85,6 +89,7 @@ def optimise_sheets(
     out: str | Path,
     attempts_per_unit: float = 100.0,
     seed: int = 0,
+    force: bool = False,
     progress: Progress = silent,
 ) -> Mapping[str, CorticalSheet]:
     """Lay out new sheets and let units that respond alike to gratings become neighbours.
@@ -96,6 +101,7 @@ def optimise_sheets(
         out: folder for a checkpoint with the same weights and the new sheets.
         attempts_per_unit: swaps tried for each unit, above 0.
         seed: of the places and of the swaps.
+        force: replace the checkpoint that ``out`` has.
         progress: told how far the search in each layer is.
 
     Returns:
@@ -103,8 +109,11 @@ def optimise_sheets(
 
     Raises:
         UsageError, MissingError, IntegrityError: as :func:`tdsnn.load`.
+        UsageError: ``out`` is not empty.
         GateError: a layer that answers nothing or no number.
     """
+    if not force:
+        require_free(Path(out))
     opened = zoo.open_model(name)
     opened.model.compile_operators()
     shape = DATASETS.load(opened.config.dataset).shape
@@ -121,6 +130,21 @@ def optimise_sheets(
     )
     zoo.save(opened.model, Path(out), name=opened.config.name, dataset=opened.config.dataset)
     return opened.model.sheets
+
+
+def _require_own(out: Path, subjects: Mapping[str, Opened]) -> None:
+    """Refuse a folder with the survey of other models, whose figures would lie among the new ones.
+
+    What is no survey is replaced as any result is.
+    """
+    there: Any = None
+    with suppress(OSError, ValueError):
+        there = read_json(out / SURVEY)
+    known = there.get("subjects") if isinstance(there, dict) else None
+    if isinstance(known, list) and known[:-1] != [*subjects]:
+        raise UsageError(
+            f"'{out}' has the maps of {' and '.join(map(str, known[:-1]))}.", hint="Name another folder."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ from tdsnn.topography.sheets import CorticalSheet
 
 MOST_TIMESTEPS = 10_000
 """What nobody runs on purpose; a slip or a damaged file should not fill the memory."""
+LARGEST_PIXEL = 10.0
+"""Noise and other people's normalisation stay below; pixels from 0 to 255 do not."""
 
 
 class Model(Pretrained, nn.Module, ABC):
@@ -121,7 +123,7 @@ class Model(Pretrained, nn.Module, ABC):
 
         Raises:
             UsageError: not a tensor, not floating point, wrong number of dimensions or channels; on CPU also
-                pixels that are not finite, which spikes would hide.
+                pixels that are not finite, which spikes would hide, and pixels from 0 to 255.
         """
         if not isinstance(x, Tensor):
             raise UsageError(
@@ -135,7 +137,7 @@ class Model(Pretrained, nn.Module, ABC):
             )
         # On a GPU one would have to wait for the answer; a transformation has no values to look at.
         if x.device.type == "cpu" and not is_transformed() and not torch.compiler.is_compiling():
-            _check_finite(x)
+            _check_pixels(x)
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def init_state(self, encoded: Tensor) -> State:
@@ -217,12 +219,18 @@ class Model(Pretrained, nn.Module, ABC):
         return [module for module in self.modules() if isinstance(module, LIF)]
 
 
-def _check_finite(x: Tensor) -> None:
-    # One sum is a tenth of the time that looking at each value takes, and cannot be finite if one is not.
-    if not math.isfinite(x.detach().sum(dtype=torch.float32)) and (bad := int((~x.isfinite()).sum())):
+def _check_pixels(x: Tensor) -> None:
+    # Both ends are NaN if one value is, and take a tenth of the time that looking at each value does.
+    low, high = (float(end) for end in x.detach().aminmax()) if x.numel() else (0.0, 0.0)
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise UsageError(
-            f"{bad} pixels of the images are not finite.",
+            f"{int((~x.isfinite()).sum())} pixels of the images are not finite.",
             hint="Images are float in [0, 1]: find what made them NaN or infinite.",
+        )
+    if high > LARGEST_PIXEL:
+        raise UsageError(
+            f"The images have pixels up to {high:g}, and should be in [0, 1].",
+            hint="Of pixels from 0 to 255: images.float() / 255. Normalisation is inside the model.",
         )
 
 

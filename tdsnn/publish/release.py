@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from tdsnn.files import copy_atomic, file_error, sha256_of
 from tdsnn.models._base import Model
 from tdsnn.report import cards
 from tdsnn.schema import FileRecord, Manifest, Release
+from tdsnn.stats import wilson
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.alignment import NEIGHBOURHOODS, LayerAlignment, firing_rates, measure_alignment
 from tdsnn.training.loop import LOG
-from tdsnn.training.state import CHECKPOINT, check_settings, read_log, read_outcome
+from tdsnn.training.state import CHECKPOINT, OUTCOME, check_settings, read_log, read_outcome
 from tdsnn.verdicts import CleanVerdicts
 
 MEASURED_IMAGES = 1_000
@@ -33,16 +35,24 @@ MEASURED_IMAGES = 1_000
 _BATCH = 100
 
 
-def register_run(run_dir: Path) -> Release:
+def register_run(run_dir: Path, *, force: bool = False) -> Release:
     """Measure a finished run; put it into ``checkpoints``, ``verdicts`` and ``releases`` of the zoo folder.
 
     Clean accuracy comes from the benchmark itself, over the whole test split, after its gates. What is too
-    large for the project goes to the cache, from where it can be published.
+    large for the project goes to the cache, from where it can be published. If it fails, the zoo folder is as
+    it was.
+
+    Args:
+        run_dir: of the run, or its checkpoint.
+        force: also a model that is no better than chance.
 
     Raises:
-        UsageError: the run is not finished, or ran under other settings than its manifest has now.
-        GateError: the model failed a gate, or a layer is too silent to be measured.
+        UsageError: the run is not finished, ran under other settings than its manifest has now, or has a twin
+            that is no entry of the zoo.
+        GateError: the model failed a gate, is no better than chance, or a layer is too silent to be measured.
     """
+    if run_dir.name == CHECKPOINT and (run_dir.parent / OUTCOME).is_file():
+        run_dir = run_dir.parent
     outcome = read_outcome(run_dir)
     if outcome is None:
         raise UsageError(
@@ -50,9 +60,12 @@ def register_run(run_dir: Path) -> Release:
         )
     manifest = manifests.resolve(outcome.name)
     manifests.require_writable(manifest.name)
+    _require_twin(manifest)
     check_settings(run_dir, manifest)
     test = load_split(manifest.dataset, "test")
     metrics, clean = _measure(run_dir / CHECKPOINT, manifest, test, results=run_dir / "clean")
+    if not force:
+        _require_learned(manifest.name, clean, test)
     release = Release(
         name=manifest.name,
         files=tuple(
@@ -66,9 +79,49 @@ def register_run(run_dir: Path) -> Release:
             "epochs": read_log(run_dir / LOG),
         },
     )
+    with _undone(release.name):
+        return _write(manifest, release, clean, checkpoint=run_dir / CHECKPOINT)
+
+
+def _require_twin(manifest: Manifest) -> None:
+    try:
+        manifests.resolve(manifest.twin)
+    except UsageError as error:
+        raise UsageError(
+            f"The twin of '{manifest.name}' is to be '{manifest.twin}', and the zoo has no such entry.",
+            hint=f"Write {manifests.home(manifest.name) / 'models' / manifest.twin}.toml: the same manifest, "
+            "but for alpha and beta of the topography, which are 0.",
+        ) from error
+
+
+def _require_learned(name: str, clean: CleanVerdicts, test: Split) -> None:
+    task = TASKS.load(clean.task)
+    right, chance = int((clean.scores > task.floor).sum()), task.chance(test.targets(slice(None)))
+    if wilson(right, clean.scores.size).low <= chance:
+        raise GateError(
+            f"'{name}' is no better than chance: {right:,} of {clean.scores.size:,} test images are right, "
+            f"and the best constant answer gets {chance:.1%}.",
+            hint="Train it longer, or with another recipe. To publish it as it is, add --force.",
+        )
+
+
+@contextmanager
+def _undone(name: str) -> Iterator[None]:
+    """Leave nothing of an entry that was not released before if the block ends with an error."""
+    new = manifests.load_release(name) is None
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(store.stored(name), ignore_errors=True)
+            verdicts.path_of(name).unlink(missing_ok=True)
+        raise
+
+
+def _write(manifest: Manifest, release: Release, clean: CleanVerdicts, *, checkpoint: Path) -> Release:
     folder = _folder(release)
     for file in release.files:
-        copy_atomic(run_dir / CHECKPOINT / file.path, folder / file.path)
+        copy_atomic(checkpoint / file.path, folder / file.path)
     if folder != store.stored(release.name):
         _remove_embedded(release.name)
     _drop_figures(folder, release)
@@ -161,7 +214,11 @@ def first_images(split: Split) -> Iterator[Tensor]:
 def _layers(values: Mapping[str, LayerAlignment], unit: str, *, n: int) -> dict[str, Any]:
     undefined = [layer for layer, value in values.items() if math.isnan(value.mean)]
     if undefined:
-        raise GateError(f"Too few units fire in {', '.join(undefined)} to measure the topography there.")
+        raise GateError(
+            f"Too few units fire in {', '.join(undefined)} to measure the topography there.",
+            hint="Train it longer, or with neurons that fire more: decay_input = false in "
+            "[model.arguments.neuron] of its manifest.",
+        )
     found = {
         "unit": f"{unit}, mean over {NEIGHBOURHOODS} neighbourhoods",
         "n": n,

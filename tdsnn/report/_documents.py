@@ -1,5 +1,6 @@
-"""Official results: which documents of ``benchmarks/results`` are about given weights, and what they say.
+"""Official results: which of their documents are about given weights, and what they say.
 
+They are in ``benchmarks/results``, those of a zoo folder of one's own in its ``results``.
 ``bench/*.json`` are copies of ``result.json`` of ``tdsnn-zoo bench``, ``topo/*.json`` copies of
 ``survey.json`` of ``tdsnn-zoo topo --out``. A document counts for a pair of models only if it has both, since
 a topographic figure is never shown without its twin's, and only if it is about the weights that are released
@@ -67,7 +68,7 @@ def benches(weights: Mapping[str, str], *, dataset: str) -> tuple[Result, ...]:
     """
     found = []
     for path in _documents("bench"):
-        result = read(path, _result)
+        result = read(path, parse_result)
         measured = {model["name"]: model["checkpoint_sha256"] for model in result.models}
         if result.settings["dataset"] == dataset and weights.items() <= measured.items():
             found.append(result)
@@ -78,7 +79,7 @@ def surveys(weights: Mapping[str, str]) -> tuple[Survey, ...]:
     """Surveys that hold all of the given models, as :func:`benches`."""
     found = []
     for path in _documents("topo"):
-        survey = read(path, _survey)
+        survey = read(path, parse_survey)
         there = weights.keys() <= survey.models.keys()
         if there and all(
             survey.weights.get(survey.models[name], sha256) == sha256 for name, sha256 in weights.items()
@@ -88,7 +89,16 @@ def surveys(weights: Mapping[str, str]) -> tuple[Survey, ...]:
 
 
 def _documents(kind: str) -> list[Path]:
-    return sorted(paths.bundled("benchmarks", "results", kind).glob("*.json"))
+    return [path for folder in result_folders(kind) for path in sorted(folder.glob("*.json"))]
+
+
+def result_folders(kind: str) -> list[Path]:
+    """Where the documents of a kind are: ``results`` in ``TDSNN_ZOO``, and the project's own."""
+    own = paths.bundled("zoo")
+    return [
+        paths.bundled("benchmarks", "results", kind) if zoo == own else zoo / "results" / kind
+        for zoo in paths.zoo_folders()
+    ]
 
 
 def read(path: Path, parse: Callable[[Any], T]) -> T:
@@ -106,13 +116,15 @@ def read(path: Path, parse: Callable[[Any], T]) -> T:
         ) from error
 
 
-def _result(document: Mapping[str, Any]) -> Result:
+def parse_result(document: Mapping[str, Any]) -> Result:
+    """A benchmark from its ``result.json``."""
     if document["schema"] != SCHEMA:
         raise ValueError(f"it is not a benchmark result of schema {SCHEMA}")
     return check(document, Result, name="The result", recorded=True, error=IntegrityError)
 
 
-def _survey(document: Mapping[str, Any]) -> Survey:
+def parse_survey(document: Mapping[str, Any]) -> Survey:
+    """What a card needs of a ``survey.json``."""
     if document["schema"] != _SURVEY_SCHEMA:
         raise ValueError(f"it is not a survey of schema {_SURVEY_SCHEMA}")
     *subjects, control = document["subjects"]

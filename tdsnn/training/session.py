@@ -56,7 +56,7 @@ def train(
     Args:
         name: of the entry.
         settings: changes to the manifest, each ``KEY=VALUE``, e.g. ``"epochs=1"`` or ``"model.width=8"``.
-        resume: go on with the run in its folder.
+        resume: go on with the run in its folder, without ``settings`` under those that it began with.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         run_dir: folder of the run; ``runs/NAME`` by default.
         auxiliary: as of :class:`tdsnn.training.loop.Trainer`.
@@ -78,14 +78,14 @@ def train(
             f"Training needs the package '{error.name}', which is not installed.",
             hint="Install it: pip install 'tdsnn-zoo[train]'",
         ) from error
-    manifest = override(manifests.resolve(name), settings)
+    folder = Path(run_dir) if run_dir is not None else runs_dir() / manifests.full_name(name)
+    manifest = _manifest(name, settings, folder, resume=resume)
     arranged = manifest.topographic and manifest.topography.preparation == PREPARATION
     if auxiliary is not None and not arranged:
         raise UsageError(
             f"'{manifest.name}' arranges no sheets by another network's responses.",
             hint="Leave out --sheets-from, or add --set topography.preparation=pre-optimised",
         )
-    folder = Path(run_dir) if run_dir is not None else runs_dir() / manifest.name
     target = choose_device(device)
     if not is_main():
         note = unheard
@@ -105,6 +105,19 @@ def train(
         raise Interrupted(
             "Stopped; the run can go on where it was.", hint=f"Continue: {shlex.join(words)}"
         ) from error
+
+
+def _manifest(name: str, settings: Sequence[str], folder: Path, *, resume: bool) -> Manifest:
+    if resume and not settings and begun(folder):
+        found = read_settings(folder)
+        if found.name == manifests.full_name(name):
+            return found
+        raise UsageError(
+            f"The run in {folder} is of {found.name}.",
+            hint=f"Continue it: tdsnn-zoo train {shlex.quote(found.name)} --resume --run-dir "
+            f"{shlex.quote(str(folder))}",
+        )
+    return override(manifests.resolve(name), settings)
 
 
 @contextmanager

@@ -18,9 +18,8 @@ from msgspec.structs import replace
 
 from tdsnn import manifest as manifests
 from tdsnn.errors import IntegrityError, UsageError
-from tdsnn.files import parse_json, read_json, write_atomic
+from tdsnn.files import digest_of, parse_json, read_json, write_atomic
 from tdsnn.origin import Origin, require_same
-from tdsnn.results import digest_of
 from tdsnn.schema import Count, Manifest, Sha256, Share, Table, plain, split_options
 from tdsnn.topography.losses._base import complete
 from tdsnn.validation import check
@@ -170,7 +169,8 @@ def check_settings(folder: Path, manifest: Manifest) -> None:
         path, then, now = _difference(stored, here)
         raise UsageError(
             f"The run in {folder} began with {then!r} for '{path}', but '{manifest.name}' has {now!r} here.",
-            hint="Give the same --set values, put them into the manifest, or choose another --run-dir.",
+            hint="To go on as it began, resume without --set; to release it, put its settings into the "
+            "manifest; or choose another --run-dir.",
         )
 
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tiny import MANIFEST, NAME, measured, release_entry, tiny
 
 from tdsnn import store, verdicts, zoo
+from tdsnn.errors import TdsnnError
 from tdsnn.files import sha256_of
 from tdsnn.manifest import load_release
 from tdsnn.publish import release as releases
@@ -177,3 +178,73 @@ def test_servers_without_xet(
 def test_a_release_without_accuracy_is_not_published(entry: Release, hub_server: HubServer) -> None:
     releases.manifests.write_release(replace(entry, metrics={}))
     assert run("publish", NAME, "--repo", REPO) == 5
+
+
+def test_the_checkpoint_of_a_run_stands_for_the_run_and_the_place_is_told(
+    entry: Release, tmp_path: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("publish", str(finished_run(tmp_path / "run") / releases.CHECKPOINT)) == 0
+    told = capsys.readouterr().err
+    assert f"Written: {project / 'zoo' / 'checkpoints' / NAME} and " in told
+
+
+@pytest.fixture
+def lab(entry: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo folder with one entry that was not released."""
+    mine = tmp_path / "mine"
+    (mine / "models").mkdir(parents=True)
+    text = MANIFEST.replace("default = true", "").replace(f'twin = "{NAME}"', 'twin = "ours.digits"')
+    (mine / "models" / "ours.digits.toml").write_text(text)
+    monkeypatch.setenv("TDSNN_ZOO", str(mine))
+    return mine
+
+
+def test_what_learned_nothing_is_released_by_force_only(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished_run(tmp_path / "run", "ours.digits")
+    right = np.arange(40) < 4
+    monkeypatch.setattr(
+        releases,
+        "_measure",
+        lambda checkpoint, *parts, results: (
+            measured(str(checkpoint.resolve())),
+            CleanVerdicts(
+                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, scores=right
+            ),
+        ),
+    )
+    before = contents(lab)
+    assert run("publish", str(folder)) == 5
+    told = capsys.readouterr().err
+    assert "no better than chance: 4 of 40 test images" in " ".join(told.split())
+    assert "--force" in told
+    assert contents(lab) == before
+    assert run("publish", str(folder), "--force") == 0
+    assert load_release("ours.digits") is not None
+
+
+def test_a_twin_that_is_no_entry_is_named_before_anything_is_measured(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = lab / "models" / "ours.digits.toml"
+    path.write_text(path.read_text().replace('twin = "ours.digits"', 'twin = "nobody.digits"'))
+    monkeypatch.setattr(releases, "_measure", None)
+    assert run("publish", str(finished_run(tmp_path / "run", "ours.digits"))) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "The twin of 'ours.digits' is to be 'nobody.digits'" in told
+    assert f"Write {lab / 'models' / 'nobody.digits.toml'}" in told
+
+
+@pytest.mark.parametrize("failing", ["tdsnn.verdicts.write", "tdsnn.report.cards.write"])
+def test_a_release_that_fails_leaves_nothing(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    before = contents(lab)
+
+    def fail(*parts: object) -> None:
+        raise TdsnnError("The disk is full.", hint="Free some space.")
+
+    monkeypatch.setattr(failing, fail)
+    assert run("publish", str(finished_run(tmp_path / "run", "ours.digits"))) == 1
+    assert contents(lab) == before

@@ -97,10 +97,19 @@ def test_optimise_writes_a_checkpoint_with_the_same_weights(
     assert after.sheets[LAYER].preparation == "pre-optimised"
     (_, first), *_, (_, last) = logs[LAYER]["alignment"]
     assert last > first
-    assert run("optimise", str(checkpoint), "--out", str(out), "--attempts-per-unit", "5") == 0
+    assert run("optimise", str(checkpoint), "--out", str(out), "--attempts-per-unit", "5", "--force") == 0
     assert "r before" in capsys.readouterr().out
     # Saved searches are not run again, so the second sheet is the first.
     assert torch.equal(zoo.load(out).sheets[LAYER].positions, after.sheets[LAYER].positions)
+
+
+def test_optimise_replaces_no_other_checkpoint(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    assert run("optimise", str(checkpoint), "--out", str(checkpoint), "--attempts-per-unit", "5") == 2
+    assert f"'{checkpoint}' is not empty" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
 
 
 def test_a_search_without_attempts_is_refused(

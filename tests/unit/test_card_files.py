@@ -127,7 +127,7 @@ def test_a_registered_run_has_the_card(pair: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(releases, "load_split", lambda *names: None)
     monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
     monkeypatch.setattr(releases, "_measure", lambda *parts, results: (release.metrics, CLEAN))
-    written = releases.register_run(run)
+    written = releases.register_run(run, force=True)
     folder = pair / "zoo" / "checkpoints" / TOPO
     assert written == load_release(TOPO)
     assert {file.path: file.sha256 for file in written.files} == {

@@ -11,14 +11,9 @@ from msgspec.structs import replace
 from safetensors.numpy import load_file
 
 from tdsnn.errors import IntegrityError
+from tdsnn.files import digest_of
 from tdsnn.result_folder import ResultFolder, Scores
-from tdsnn.results import (
-    SCHEMA,
-    Cell,
-    Result,
-    accuracy_figure,
-    digest_of,
-)
+from tdsnn.results import SCHEMA, Cell, Result, accuracy_figure
 
 GATES = ({"name": "bounds", "measured": 0.0},)
 RIGHT = np.array([True, False, True, True])

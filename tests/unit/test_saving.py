@@ -193,6 +193,15 @@ def test_pixels_that_are_not_finite_are_refused(bad: float) -> None:
     assert caught.value.hint
 
 
+def test_pixels_from_0_to_255_are_refused() -> None:
+    model, x = network("sresnet18"), torch.rand(2, 2, 16, 16)
+    model(3 * x - 1)
+    with pytest.raises(UsageError, match=r"pixels up to 25\d\.?\d*, and should be in \[0, 1\]") as caught:
+        model(x.clamp(0.99) * 255)
+    assert "/ 255" in caught.value.hint
+    assert model(x[:0]).shape == (0, 10)
+
+
 def test_loading_a_model_imports_no_compiler() -> None:
     """PyTorch's takes longer to import than all else takes."""
     code = "import sys, tdsnn; tdsnn.load('tsresnet18'); print('torch._dynamo' in sys.modules)"

@@ -331,14 +331,17 @@ def test_a_zoo_folder_of_ones_own(
     assert "tdsnn-zoo publish RUN_DIR" in caught.value.hint
 
 
-def test_defaults_of_ones_own_come_first(
+def test_a_default_of_ones_own_redirects_no_name(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = tmp_path / "mine"
     (mine / "models").mkdir(parents=True)
     (mine / "models" / "tiny.private.toml").write_text(MANIFEST)
     monkeypatch.setenv("TDSNN_ZOO", str(mine))
-    assert resolve("tiny").name == "tiny.private"
+    with pytest.raises(UsageError, match=f"2 default variants: .*tiny.private in {mine}") as caught:
+        resolve("tiny")
+    assert NAME in caught.value.hint
+    assert resolve("tiny.private").name == "tiny.private"
     (mine / "models" / "tiny.private.toml").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="cannot be read"):
         resolve("tiny.private")

@@ -293,6 +293,22 @@ def test_a_state_of_another_run_is_not_taken_up(tmp_path: Path, part: str, value
     assert run.position.step == 1
 
 
+def test_resume_without_settings_goes_on_under_those_of_the_run(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "load_training", lambda name: (split, split))
+    settings = [*SMALL, "topography.cluster_units=8", "topography.clusters=2", "epochs=1"]
+    first = session.train("tsresnet18", settings=settings, run_dir=tmp_path)
+    assert first is not None
+    again = session.train("tsresnet18", resume=True, run_dir=tmp_path)
+    assert again is not None
+    assert again.weights_sha256 == first.weights_sha256
+    with pytest.raises(UsageError, match=r"began with 1 for 'recipe\.epochs'"):
+        session.train("tsresnet18", settings=[*settings, "epochs=2"], resume=True, run_dir=tmp_path)
+    with pytest.raises(UsageError, match=r"is of tsresnet18\.fashion_mnist"):
+        session.train("sresnet18", resume=True, run_dir=tmp_path)
+
+
 def test_a_run_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(folder: Path | None, *, resume: bool = False) -> None:
         session.train(
