@@ -43,10 +43,14 @@ class ResultFolder:
     ``cells/KEY.safetensors`` holds the scores of the batches that are done, so an interrupted run goes on at
     the next batch. A key belongs to one content: what is written later only adds samples. ``result.json`` and
     ``samples.safetensors`` appear at the end.
+
+    Args:
+        cells: where the cells are, if they are shared with other results.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cells: Path | None = None) -> None:
         self.folder = folder
+        self._cells = folder / "cells" if cells is None else cells
 
     def read_cell(self, key: str, n: int, *, batch_size: int) -> Scores | None:
         """Scores of a cell of n samples as far as it is done, None if it was not begun.
@@ -149,10 +153,10 @@ class ResultFolder:
         write_atomic(self.folder / "result.json", text.encode())
 
     def _cell(self, key: str) -> Path:
-        return self.folder / "cells" / f"{key}.safetensors"
+        return self._cells / f"{key}.safetensors"
 
     def _document(self, key: str) -> Path:
-        return self.folder / "cells" / f"{key}.json"
+        return self._cells / f"{key}.json"
 
 
 def _sealed(arrays: Mapping[str, NDArray[Any]]) -> bytes:

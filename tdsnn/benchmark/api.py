@@ -161,6 +161,7 @@ def prepare(
     from tdsnn.benchmark.plan import Plan
     from tdsnn.data._selection import selected
     from tdsnn.kernels._library import NOTICE
+    from tdsnn.result_folder import ResultFolder
     from tdsnn.runtime import choose_device
     from tdsnn.temporal._spec import time_metrics
 
@@ -186,8 +187,8 @@ def prepare(
     if twins and (named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM):
         note(NOTICE)
         compile_entries(entries, device=target)
-    folder = Path(out) if out is not None else plan.default_folder(entries)
-    return Benchmark(plan=plan, entries=entries, folder=folder)
+    store = ResultFolder(Path(out)) if out is not None else plan.default_folder(entries)
+    return Benchmark(plan=plan, entries=entries, store=store)
 
 
 def _specs(

@@ -34,7 +34,7 @@ def clean_verdicts(
         IntegrityError: a stored cell is damaged.
     """
     plan = Plan(dataset=dataset, split=test, n=len(test.labels), attacks=(), device=torch.device("cpu"))
-    store = ResultFolder(folder or plan.default_folder(entries))
+    store = ResultFolder(folder) if folder else plan.default_folder(entries)
     result = run_bench(plan, entries, store, progress=progress)
     found = {}
     for entry, cell in zip(entries, result.cells, strict=True):

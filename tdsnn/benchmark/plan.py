@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from tdsnn.files import digest_of
 from tdsnn.models._adapted import Adapted
 from tdsnn.models._base import Model
 from tdsnn.models._registry import MODELS
+from tdsnn.result_folder import ResultFolder
 from tdsnn.results import SCHEMA
 from tdsnn.runtime import code_digest, machine
 from tdsnn.table import FIRST_IMAGES
@@ -166,10 +166,11 @@ class Plan:
             ]
         }
 
-    def default_folder(self, entries: Sequence[ModelEntry]) -> Path:
-        """Folder in the cache that belongs to this plan and these checkpoints."""
+    def default_folder(self, entries: Sequence[ModelEntry]) -> ResultFolder:
+        """Folder in the cache of this plan and these checkpoints; all plans share their cells."""
         asked = [self.settings(), [(entry.name, entry.checkpoint_sha256) for entry in entries]]
-        return paths.cache_dir() / "bench" / digest_of(asked)[:16]
+        bench = paths.cache_dir() / "bench"
+        return ResultFolder(bench / digest_of(asked)[:16], cells=bench / "cells")
 
 
 def cell_key(

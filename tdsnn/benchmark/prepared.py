@@ -14,6 +14,7 @@ from tdsnn.progress import Progress, counted, silent
 if TYPE_CHECKING:
     from tdsnn.benchmark.plan import ModelEntry, Plan
     from tdsnn.benchmark.shards import Shard
+    from tdsnn.result_folder import ResultFolder
     from tdsnn.results import Result
 
 
@@ -23,8 +24,13 @@ class Benchmark:
 
     plan: Plan
     entries: Sequence[ModelEntry]
-    folder: Path
+    store: ResultFolder
     """For ``result.json``, ``samples.safetensors`` and finished batches."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the result appears."""
+        return self.store.folder
 
     def run(self, *, fresh: bool = False, progress: Progress = silent) -> Result:
         """Measure what is not in the folder yet, or with ``fresh`` everything; processes that ``torchrun``
@@ -34,12 +40,10 @@ class Benchmark:
             IntegrityError: a stored cell is damaged.
         """
         from tdsnn.benchmark.runner import run_bench, total_images
-        from tdsnn.result_folder import ResultFolder
 
         told = counted(progress, total_images(self.plan, self.entries))
-        folder = ResultFolder(self.folder)
         with team() as together:
-            found = run_bench(self.plan, self.entries, folder, fresh=fresh, progress=told, team=together)
+            found = run_bench(self.plan, self.entries, self.store, fresh=fresh, progress=told, team=together)
             if found.measured:
                 from tdsnn.benchmark.time_figures import draw
 
@@ -50,11 +54,9 @@ class Benchmark:
         """Leave in the folder what one of several machines has to compute; :meth:`run` on all that they have
         left gives the result. See :func:`tdsnn.benchmark.runner.run_shard`."""
         from tdsnn.benchmark.runner import run_shard, total_images
-        from tdsnn.result_folder import ResultFolder
 
         told = counted(progress, total_images(self.plan, self.entries, shard))
-        folder = ResultFolder(self.folder)
         with team() as together:
             return run_shard(
-                self.plan, self.entries, folder, shard=shard, fresh=fresh, progress=told, team=together
+                self.plan, self.entries, self.store, shard=shard, fresh=fresh, progress=told, team=together
             )

@@ -226,3 +226,12 @@ def test_a_number_of_images_out_of_range_is_refused(n: int) -> None:
     with pytest.raises(UsageError, match=rf"1\.\.{N}") as caught:
         _plan(n=n)
     assert caught.value.exit_code == 2
+
+
+def test_results_without_a_folder_of_their_own_share_cells(cache: Path) -> None:
+    """An attack that one table has is not made again for another."""
+    one, both, entries = _plan("fgsm"), _plan("fgsm", "pgd"), [_entry("a")]
+    first = run_bench(one, entries, one.default_folder(entries))
+    second = run_bench(both, entries, both.default_folder(entries))
+    assert second.provenance["reused_cells"] == [cell.key for cell in first.cells]
+    assert len(list((cache / "bench").glob("*/result.json"))) == 2
