@@ -50,7 +50,9 @@ _Metrics = Annotated[
 ]
 _Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder for survey.json and the figures (PNG and SVG)."),
+    typer.Option(
+        "--out", metavar="DIR", help="Folder for survey.json, tables.txt and figures (PNG and SVG)."
+    ),
 ]
 _Twin = Annotated[bool, typer.Option("--twin/--no-twin", help="Measure the twin on the same sheets.")]
 _Fresh = Annotated[
@@ -67,6 +69,7 @@ def show_command(
     out: _Out = None,
     fresh_sheets: _Fresh = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of resamples and of the shuffled control.")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Show every figure of every layer.")] = False,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Measure the maps of a model, its twin and a control with shuffled positions.
@@ -96,7 +99,9 @@ def show_command(
     if as_json:
         _output.emit_json(found.document())
     else:
-        _show(found)
+        _show(found, full=full)
+        if not full:
+            _output.note("All figures of all layers: --full" + (", and in tables.txt" if out else "."))
     for stimuli, reason in found.missing.items():
         _output.note(f"Not measured, for lack of the {stimuli} images: {reason}")
     if out is not None:
@@ -155,13 +160,13 @@ def _search_row(layer: str, sheet: CorticalSheet) -> tuple[str, ...]:
     return (layer, *(f"{count:,}" for count in counts), f"{before:.3f}", f"{after:.3f}")
 
 
-def _show(found: Survey) -> None:
-    from tdsnn.maps.tables import tables
+def _show(found: Survey, *, full: bool) -> None:
+    from tdsnn.maps.tables import refusals, summary, tables
 
-    for table in tables(found):
+    for table in tables(found) if full else [summary(found)]:
         _output.show(table)
-    for reason in found.refusals():
-        _output.note(f"refused: {reason}")
+    for line in refusals(found):
+        _output.note(line)
     # Without colours it would be a block of equal characters.
     if _output.console().color_system:
         _view(found)

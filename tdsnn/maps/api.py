@@ -26,7 +26,7 @@ from tdsnn.zoo import Opened
 
 __all__ = ["optimise_sheets", "topo"]
 
-SURVEY = "survey.json"
+SURVEY, TABLES = "survey.json", "tables.txt"
 
 
 def topo(
@@ -48,13 +48,13 @@ def topo(
         layers: with a sheet; by default all.
         metrics: registered names; None for all whose stimuli are on this machine, the others being named in
             ``missing``.
-        out: folder for ``survey.json`` and the figures, PNG and SVG.
+        out: folder for ``survey.json``, all its tables, and the figures, PNG and SVG.
         fresh: lay out new retinotopic sheets instead of the model's own.
         seed: of resamples, of the shuffled control, and of new sheets.
         progress: told what is being measured or drawn.
 
     Returns:
-        The survey; its text is its tables, ``document()`` its plain values.
+        The survey; shown it is a summary, ``text()`` has all figures, ``document()`` is its plain values.
 
     Raises:
         UsageError: an unknown name, layer or metric, or a model without sheets.
@@ -79,6 +79,7 @@ def topo(
     if out is not None:
         text = json.dumps(found.document(), indent=2, sort_keys=True, allow_nan=False) + "\n"
         write_atomic(Path(out) / SURVEY, text.encode())
+        write_atomic(Path(out) / TABLES, f"{found.text()}\n".encode())
         draw(found, Path(out), progress=progress)
     return found
 

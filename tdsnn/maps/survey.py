@@ -11,7 +11,7 @@ from torch import nn
 
 from tdsnn.errors import GateError, MissingError, UsageError
 from tdsnn.maps.stimuli import STIMULI, Shape
-from tdsnn.maps.tables import tables
+from tdsnn.maps.tables import refusals, summary, tables
 from tdsnn.metrics._base import METRICS, Measurement, Metric
 from tdsnn.progress import Progress, silent
 from tdsnn.runtime import environment
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Survey:
-    """Everything that was measured, with what the captions must state; its text is its tables."""
+    """Everything that was measured, with what the captions must state; shown, it is its summary."""
 
     subjects: tuple[str, ...]
     """The model, its twin if it takes part, and the shuffled control."""
@@ -79,13 +79,13 @@ class Survey:
             "entries": [_document(entry) for entry in self.entries],
         }
 
-    def refusals(self) -> list[str]:
-        """Why measurements lack, each reason once."""
-        return list(dict.fromkeys(entry.error for entry in self.entries if entry.error))
+    def text(self) -> str:
+        """Every figure of every layer, and why others lack."""
+        reasons = dict.fromkeys(entry.error for entry in self.entries if entry.error)
+        return "\n\n".join(map(str, [*tables(self), *reasons]))
 
     def __repr__(self) -> str:
-        notes = [f"refused: {reason}" for reason in self.refusals()]
-        return "\n\n".join(map(str, [*tables(self), *notes]))
+        return "\n".join(map(str, [summary(self), *refusals(self)]))
 
 
 def survey(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,33 @@ def test_a_model_is_surveyed(checkpoint: Path, tmp_path: Path, capsys: pytest.Ca
     assert json.loads((out / "survey.json").read_text(encoding="utf-8")) == found
 
 
-def test_the_table_shows_every_layer(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(str(checkpoint), "--metric", "orientation") == 0
-    shown = capsys.readouterr().out
-    assert LAYER in shown
-    assert "positions shuffled" in shown
+def test_the_summary_has_a_row_for_each_metric_and_the_rest_on_request(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = ("--metric", "orientation", "--metric", "colour")
+    assert run(str(checkpoint), *metrics, "--out", str(tmp_path / "maps")) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"orientation .* smoothness .* 1 of 1", shown.out)
+    assert "orientation: Map of preferred orientation and its smoothness." in shown.out
+    assert "positions shuffled" in shown.out
+    assert "colour refused in all layers: The gratings shown to" in shown.err
+    assert "--full, and in tables.txt" in shown.err
+    assert "[" not in shown.out, "intervals are in the full tables"
+    full = (tmp_path / "maps" / "tables.txt").read_text(encoding="utf-8")
+    assert re.search(rf"{LAYER} +smoothness +[\d.e-]+ \[", full)
+    assert "have one colour only" in full
+    assert run(str(checkpoint), *metrics, "--full") == 0
+    assert re.search(rf"{LAYER} .* smoothness .*\[", capsys.readouterr().out)
+
+
+def test_the_maps_of_another_model_are_left_alone(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "survey.json").write_text(json.dumps({"subjects": ["theirs", "positions shuffled"]}))
+    assert run(str(checkpoint), "--metric", "orientation", "--out", str(tmp_path)) == 2
+    assert f"'{tmp_path}' has the maps of theirs." in capsys.readouterr().err
+    (tmp_path / "survey.json").write_text("{")
+    assert run(str(checkpoint), "--metric", "orientation", "--out", str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize(
