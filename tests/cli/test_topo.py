@@ -53,20 +53,20 @@ def test_a_model_is_surveyed(checkpoint: Path, tmp_path: Path, capsys: pytest.Ca
 def test_the_summary_has_a_row_for_each_metric_and_the_rest_on_request(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = ("--metric", "orientation", "--metric", "colour")
+    metrics = ("--metric", "correlation_distance", "--metric", "colour")
     assert run(str(checkpoint), *metrics, "--out", str(tmp_path / "maps")) == 0
     shown = capsys.readouterr()
-    assert re.search(r"orientation .* smoothness .* 1 of 1", shown.out)
-    assert "orientation: Map of preferred orientation and its smoothness." in shown.out
+    assert re.search(r"correlation distance .* decay .* 1 of 1", shown.out)
+    assert "correlation distance: Correlation of responses against" in shown.out
     assert "positions shuffled" in shown.out
     assert "colour refused in all layers: The gratings shown to" in shown.err
     assert "--full, and in tables.txt" in shown.err
     assert "[" not in shown.out, "intervals are in the full tables"
     full = (tmp_path / "maps" / "tables.txt").read_text(encoding="utf-8")
-    assert re.search(rf"{LAYER} +smoothness +[\d.e-]+ \[", full)
+    assert re.search(rf"{LAYER} +decay +[\d.e-]+ \[", full)
     assert "have one colour only" in full
     assert run(str(checkpoint), *metrics, "--full") == 0
-    assert re.search(rf"{LAYER} .* smoothness .*\[", capsys.readouterr().out)
+    assert re.search(rf"{LAYER} .* decay .*\[", capsys.readouterr().out)
 
 
 def test_the_maps_of_another_model_are_left_alone(
