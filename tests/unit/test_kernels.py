@@ -182,6 +182,25 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize(("with_shortcut", "bytes_each"), [(False, 2), (True, 4)])
+def test_the_operands_alone_are_kept_for_the_backward_pass(with_shortcut: bool, bytes_each: int) -> None:
+    """Bytes of tensors in bf16 for each neuron and step."""
+    z, r = (normal(4, 32, 9, 9, seed=seed).bfloat16().requires_grad_() for seed in (0, 1))
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    layer, bn = LIF(LIFConfig()), batch_norm(32, seed=0, training=True)
+    layer.compiled = True
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        bn_add_act(layer, bn, z, steps=4, shortcut=r if with_shortcut else None)
+    statistics_and_parameters = 4 * 4 * 32
+    assert sum(kept.values()) == bytes_each * z.numel() + statistics_and_parameters
+
+
+@needs_compiler
 def test_only_what_is_asked_for_is_computed() -> None:
     """An attack wants the gradient at the image alone; frozen weights get none."""
     bn = batch_norm(16, seed=0, training=False)

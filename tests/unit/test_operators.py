@@ -58,6 +58,16 @@ def test_layer_is_a_sound_operator(kind: str) -> None:
     )
 
 
+def test_the_adaptive_backward_pass_is_a_sound_operator() -> None:
+    arguments = layer("alone", grad=False)
+    noted = numbers(3, 4, 5, seed=8).abs(), numbers(3, 4, 5, seed=9).abs()
+    wanted = [True, *[False] * 6]
+    torch.library.opcheck(
+        OPERATORS.bn_add_lif_adaptive_backward.default,
+        (numbers(3, 4, 5, seed=7), None, wanted, *noted, *arguments),
+    )
+
+
 def test_the_other_operators_are_sound() -> None:
     chosen = torch.tensor([[0, 2, 2], [1, 0, 3]])
     for dtype in (torch.float32, torch.bfloat16):

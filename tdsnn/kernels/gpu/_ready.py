@@ -23,6 +23,10 @@ _LEAST_CAPABILITY = (8, 0)
 """Before it there is no arithmetic in bf16."""
 
 
+_FAILURES = (RuntimeError, ValueError, AssertionError, OSError, subprocess.SubprocessError)
+"""What PyTorch, Triton and the compilers that it calls raise where a device or a program is missing."""
+
+
 @dataclass(frozen=True)
 class Readiness:
     """Whether the operators run, and what with or why not."""
@@ -81,32 +85,37 @@ def _examine() -> Readiness:
     if triton is None:
         return Readiness(False, "the package triton is not installed")
     if tuple(int(part) for part in triton.split(".")[:2]) < OLDEST_TRITON:
-        oldest = ".".join(map(str, OLDEST_TRITON))
-        return Readiness(False, f"Triton {triton} is older than {oldest}, the oldest that was tried")
-    capability = min(torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count()))
-    if capability < _LEAST_CAPABILITY:
-        least = ".".join(map(str, _LEAST_CAPABILITY))
         return Readiness(
-            False, f"a GPU has compute capability {capability[0]}.{capability[1]}, below {least}"
+            False, f"Triton {triton} is older than {_dotted(OLDEST_TRITON)}, the oldest that was tried"
         )
     problem = _try()
     return Readiness(not problem, problem or f"Triton {triton}")
 
 
 def _try(device: str = "cuda") -> str:
-    """What is wrong with a small run beside PyTorch's own operations; empty if nothing is."""
+    """What is wrong with the GPUs, or a small run beside PyTorch's own operations; empty if nothing is."""
     try:
         from triton.errors import TritonError
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
     try:
+        for index in range(torch.cuda.device_count()):
+            capability = torch.cuda.get_device_capability(index)
+            if capability < _LEAST_CAPABILITY:
+                return (
+                    f"a GPU has compute capability {_dotted(capability)}, below {_dotted(_LEAST_CAPABILITY)}"
+                )
         # Whoever asks first may have turned gradients off.
         with torch.inference_mode(False), torch.enable_grad():
             equal = _gives_what_pytorch_does(torch.linspace(-2, 5, 4 * 90, device=device).view(4, 90))
-    except (TritonError, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
+    except (*_FAILURES, TritonError) as error:
         said = str(error).strip().splitlines()
         return f"a first run of them failed ({said[-1] if said else type(error).__name__})"
     return "" if equal else "a first run of them gave other spikes or gradients than PyTorch"
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _gives_what_pytorch_does(current_TM: Tensor) -> bool:

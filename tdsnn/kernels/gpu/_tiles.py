@@ -8,7 +8,7 @@ import triton
 
 WIDTH = 64
 """Most channels of a tile: 128 bytes in bf16, a whole line of the cache."""
-HELD = 4096
+HELD = 2048
 """Most potentials, over all steps, that a program keeps in the registers of its 128 threads."""
 PROGRAMS = 1024
 """Most programs that share a sum out. The same for all GPUs, so that all add up in one order."""
