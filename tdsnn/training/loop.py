@@ -96,7 +96,6 @@ class Trainer:
         self._adversary: Adversary | None = None
         if recipe.adversarial:
             self._adversary = Adversary(recipe.adversarial, task=task, recipe=recipe)
-        self.model.to(self.device)
         if recipe.sync_batch_norm and self.processes > 1:
             share_statistics(self.model, self.team)
         self.wrapped, self.optimizer = self.accelerator.prepare(

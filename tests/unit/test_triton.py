@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import needs_compiler
+from networks import needs_compiler, network, pictures
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -25,6 +25,7 @@ from tdsnn.kernels.lif import LIFConfig
 from tdsnn.models import _neurons
 from tdsnn.models._neurons import LIF
 from tdsnn.models._registry import MODELS
+from tdsnn.runtime import deterministic
 
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(
@@ -56,6 +57,25 @@ def test_in_the_interpreter_they_pass_the_tests_of_the_compiled_ones() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": "tests"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_on_a_gpu_they_give_what_the_cpu_gives_and_the_same_bits_twice(training: bool) -> None:
+    if not _ready.ready():
+        pytest.skip(_ready.ready().reason)
+    outcomes = []
+    for device in ("cpu", "cuda", "cuda"):
+        model, x = network("sresnet18").train(training).to(device), pictures(4).to(device).requires_grad_()
+        assert device == "cpu" or model.compile_operators()
+        with deterministic():
+            logits = model(x)
+            gradients = torch.autograd.grad(logits[:, 0].sum(), [x, *model.parameters()])
+        outcomes.append([each.detach().cpu() for each in (logits, *gradients, *model.buffers())])
+    expected, got, again = outcomes
+    for one, two, three in zip(expected, got, again, strict=True):
+        assert torch.equal(two, three)
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture
