@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,16 +40,18 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "cpu", co
     Args:
         name: as for :func:`tdsnn.naming.parse`: a zoo entry, a folder, or ``hf:owner/name[@revision]``.
         device: ``cpu``, ``cuda``, ``cuda:INDEX`` or ``auto``, or a device of PyTorch.
-        compile: on CPU, use the compiled operators (made once, in about 20 s). Without a C++ compiler the
-            model stays on the eager path, with equal results; ``tdsnn-zoo doctor`` says why.
+        compile: use the compiled operators (on CPU made once, in about 30 s). Where there are none the model
+            stays on another path, with equal results; ``tdsnn-zoo doctor`` says why.
 
     Raises:
         UsageError, MissingError, IntegrityError: as :func:`tdsnn.store.locate`; also for a device that is not
             there and for tensors that do not fit the architecture.
     """
     model = open_model(name, device=device).model
-    if compile and model.mean.device.type == "cpu":
-        model.compile_operators()
+    if compile and not model.compile_operators() and model.mean.device.type != "cpu":
+        from tdsnn.kernels.status import notice
+
+        warnings.warn(notice(model.mean.device), stacklevel=2)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -29,6 +30,9 @@ NEURONS = st.builds(
     surrogate_alpha=st.sampled_from([1.0, 2.0, 5.0]),
 )
 """Every kind of neuron, for property tests."""
+
+EXAMPLES = 12 if os.environ.get("TRITON_INTERPRET") else 50
+"""Of property tests of a layer, for which Triton's interpreter takes a hundred times as long."""
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 """Convolutions of other batch sizes round differently. No spike flips with these seeds: far outside."""

@@ -160,7 +160,7 @@ def prepare(
     from tdsnn.benchmark.entries import compile_entries
     from tdsnn.benchmark.plan import Plan
     from tdsnn.data._selection import selected
-    from tdsnn.kernels._library import NOTICE
+    from tdsnn.kernels.status import notice
     from tdsnn.result_folder import ResultFolder
     from tdsnn.runtime import choose_device
     from tdsnn.temporal._spec import time_metrics
@@ -185,8 +185,8 @@ def prepare(
     _check_metrics(timed, entries)
     gradients = sum(len(spec.strengths) * int(spec.settings.get("steps", 1)) for spec in specs)
     if twins and (named is not None or plan.n * gradients * len(twins) >= COMPILE_FROM):
-        note(NOTICE)
-        compile_entries(entries, device=target)
+        note(notice(target))
+        compile_entries(entries)
     store = ResultFolder(Path(out)) if out is not None else plan.default_folder(entries)
     return Benchmark(plan=plan, entries=entries, store=store)
 

@@ -55,7 +55,7 @@ def load_entries(
             hint="Run tdsnn-zoo bench once for each dataset.",
         )
     if compiled:
-        compile_entries(entries, device=device)
+        compile_entries(entries)
     return Loaded(entries=tuple(entries), dataset=next(iter(datasets.values())))
 
 
@@ -73,12 +73,11 @@ def _device(entry: ModelEntry) -> torch.device:
     return next((one.device for one in entry.model.parameters()), torch.device("cpu"))
 
 
-def compile_entries(entries: Sequence[ModelEntry], *, device: torch.device) -> None:
-    """Let spiking layers on CPU run through compiled operators, which pays for long runs."""
-    if device.type == "cpu":
-        for entry in entries:
-            if isinstance(entry.model, Model):
-                entry.model.compile_operators()
+def compile_entries(entries: Sequence[ModelEntry]) -> None:
+    """Let spiking layers run through compiled operators, which pays for long runs."""
+    for entry in entries:
+        if isinstance(entry.model, Model):
+            entry.model.compile_operators()
 
 
 def _entry(name: str, opened: Opened, twin: Twin) -> ModelEntry:

@@ -1,1 +1,1 @@
-"""Operators that decide the speed: compiled for the CPU at first use, each with an eager equivalent."""
+"""Operators that decide the speed: compiled at first use, each with an eager equivalent."""

@@ -89,6 +89,23 @@ def saved(ctx: Any) -> Inputs:
     return Inputs(*arguments)
 
 
+def empty_outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Spikes and last potential with nothing in them; the latter (0,) if it is not kept."""
+    size = inputs.current.shape[-2:]
+    spikes = inputs.current.new_empty((inputs.steps, *size))
+    return spikes, spikes.new_empty(size if inputs.keep_last else (0,), dtype=torch.float32)
+
+
+def empty_gradients(wanted: Sequence[bool], arguments: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Gradients at :data:`DIFFERENTIABLE` with nothing in them, (0,) at one not wanted."""
+    return tuple(
+        torch.empty_like(arguments[position], memory_format=torch.contiguous_format)
+        if want
+        else arguments[0].new_empty((0,))
+        for position, want in zip(POSITIONS, wanted, strict=True)
+    )
+
+
 class _Operand(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("data", "mean", "variance", "weight", "bias")),

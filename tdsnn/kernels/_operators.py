@@ -17,13 +17,14 @@ def define(
     schema: str,
     *,
     cpu: Callable[..., Any],
+    gpu: Callable[..., Any] | None = None,
     fake: Callable[..., Any],
     function: type[torch.autograd.Function] | None = None,
 ) -> torch._ops.OpOverload:
     """Make ``tdsnn::NAME`` for a schema ``NAME(...) -> ...``.
 
     Args:
-        cpu: computes it.
+        cpu, gpu: compute it there.
         fake: gives outputs of the right shape, type and layout with nothing in them.
         function: gives the gradients; its ``forward`` ends in :func:`below_autograd`. Registered directly,
             because ``torch.library.register_autograd`` takes 0.3 ms a call, as long as a small layer.
@@ -31,6 +32,8 @@ def define(
     name = schema.partition("(")[0]
     _NAMESPACE.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _NAMESPACE.impl(name, cpu, "CPU")
+    if gpu is not None:
+        _NAMESPACE.impl(name, gpu, "CUDA")
     torch.library.register_fake(f"tdsnn::{name}", fake, lib=_NAMESPACE)
     operator: torch._ops.OpOverload = getattr(torch.ops.tdsnn, name).default
     if function is not None:

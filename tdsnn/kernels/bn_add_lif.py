@@ -1,7 +1,8 @@
-"""Normalisation, shortcut and LIF neurons as one CPU operator, forward and backward.
+"""Normalisation, shortcut and LIF neurons as one operator, forward and backward.
 
 The layer computes ``LIF(normalise(current) + [normalise](shortcut))`` over all time steps while the numbers
-pass through the registers once. Nothing is kept for the backward pass but the operands.
+pass through the registers once. Nothing is kept for the backward pass but the operands. For CPUs it is in
+C++, for NVIDIA's GPUs in Triton (:mod:`tdsnn.kernels.gpu`); PyTorch's dispatcher chooses between them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tdsnn.kernels import _bn_add_lif_inputs as c
 from tdsnn.kernels._bn_add_lif_inputs import DIFFERENTIABLE, POSITIONS, SCHEMA, Inputs
 from tdsnn.kernels._library import MAX_STEPS, STORAGE, library
 from tdsnn.kernels._operators import below_autograd, define, differentiable_gradients, is_transformed
+from tdsnn.kernels.gpu import _ready as gpu
 from tdsnn.kernels.lif import LIFConfig, differentiable_lif
 from tdsnn.kernels.moments import Normalisation
 
@@ -24,13 +26,12 @@ _NONE = Normalisation()
 
 
 def supports(current: Tensor, steps: int) -> bool:
-    """Whether the operator takes this current."""
-    return (
-        current.device.type == "cpu"
-        and current.dtype in STORAGE
-        and steps <= MAX_STEPS
-        and not is_transformed()
-    )
+    """Whether the operator takes this current; on a GPU also whether it is there."""
+    if current.dtype not in STORAGE or is_transformed():
+        return False
+    if current.device.type == "cpu":
+        return steps <= MAX_STEPS
+    return current.device.type == "cuda" and steps <= gpu.MOST_STEPS and bool(gpu.ready())
 
 
 def bn_add_lif(
@@ -49,14 +50,14 @@ def bn_add_lif(
 
     Args:
         current: (T, M, C), or (M, C) if it is the same at every step; fp32 or bf16.
-        steps: T, at most :data:`MAX_STEPS`.
+        steps: T, as many as :func:`supports` takes.
         shortcut: (T, M, C) or None, of the same dtype.
         initial: potential (M, C) in fp32 before the first step; None is at rest.
         keep_last: whether the last potential is asked for; otherwise what is returned for it is empty.
-        operator: takes the place of the compiled operator, with its arguments and answers.
+        operator: takes the place of the operator, with its arguments and answers.
 
     Raises:
-        MissingError: there are no compiled operators here.
+        MissingError: there is no operator for this device here.
     """
     spikes, last = (operator or FORWARD)(
         current,
@@ -78,30 +79,42 @@ def bn_add_lif(
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     inputs = c.contiguous(arguments)
-    spikes, last = _empty_outputs(inputs)
+    spikes, last = c.empty_outputs(inputs)
     to_last = last.data_ptr() if inputs.keep_last else None
     library().call("tdsnn_bn_add_lif", c.problem(inputs), spikes.data_ptr(), to_last)
     return spikes, last
 
 
-def _empty_outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    size = inputs.current.shape[-2:]
-    spikes = inputs.current.new_empty((inputs.steps, *size))
-    return spikes, spikes.new_empty(size if inputs.keep_last else (0,), dtype=torch.float32)
+def _backward(
+    grad_spikes: Tensor, grad_last: Tensor | None, wanted: Sequence[bool], *arguments: Any
+) -> tuple[Tensor, ...]:
+    return _gradients(grad_spikes, grad_last, wanted, arguments)
 
 
-def backward(
+def _adaptive_backward(
     grad_spikes: Tensor,
     grad_last: Tensor | None,
     wanted: Sequence[bool],
+    distance: Tensor,
+    spread: Tensor,
     *arguments: Any,
+) -> tuple[Tensor, ...]:
+    return _gradients(grad_spikes, grad_last, wanted, arguments, statistics=(distance, spread))
+
+
+def _gradients(
+    grad_spikes: Tensor,
+    grad_last: Tensor | None,
+    wanted: Sequence[bool],
+    arguments: Sequence[Any],
+    *,
     statistics: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
     """Gradients at the differentiable inputs, (0,) at one not wanted; ``statistics`` as of ``problem``."""
     inputs = c.contiguous(arguments)
     grad_spikes = grad_spikes.to(inputs.current.dtype).contiguous()
     grad_last = None if grad_last is None else grad_last.contiguous()
-    gradients = _empty_gradients(grad_spikes, grad_last, wanted, *inputs)
+    gradients = c.empty_gradients(wanted, inputs)
     library().call(
         "tdsnn_bn_add_lif_backward",
         c.problem(inputs, statistics),
@@ -110,17 +123,6 @@ def backward(
         *(each.data_ptr() if want else None for each, want in zip(gradients, wanted, strict=True)),
     )
     return gradients
-
-
-def _empty_gradients(
-    _grad_spikes: Tensor, _grad_last: Tensor | None, wanted: Sequence[bool], *arguments: Any
-) -> tuple[Tensor, ...]:
-    return tuple(
-        torch.empty_like(arguments[position], memory_format=torch.contiguous_format)
-        if want
-        else arguments[0].new_empty((0,))
-        for position, want in zip(POSITIONS, wanted, strict=True)
-    )
 
 
 class _BnAddLif(torch.autograd.Function):
@@ -192,15 +194,26 @@ def _normalised(*operand: Any) -> Tensor:
     return torch.addcmul(bias, x - mean, scale)
 
 
+_GRADIENTS = f"({', '.join(['Tensor'] * len(DIFFERENTIABLE))})"
 FORWARD = define(
     f"bn_add_lif({SCHEMA}) -> (Tensor spikes, Tensor last)",
     cpu=_forward,
-    fake=lambda *arguments: _empty_outputs(Inputs(*arguments)),
+    gpu=gpu.operator("bn_add_lif", "forward"),
+    fake=lambda *arguments: c.empty_outputs(Inputs(*arguments)),
     function=_BnAddLif,
 )
 _BACKWARD = define(
-    f"bn_add_lif_backward(Tensor grad_spikes, Tensor? grad_last, bool[] wanted, {SCHEMA}) -> "
-    f"({', '.join(['Tensor'] * len(DIFFERENTIABLE))})",
-    cpu=backward,
-    fake=_empty_gradients,
+    f"bn_add_lif_backward(Tensor grad_spikes, Tensor? grad_last, bool[] wanted, {SCHEMA}) -> {_GRADIENTS}",
+    cpu=_backward,
+    gpu=gpu.operator("bn_add_lif", "backward"),
+    fake=lambda _spikes, _last, wanted, *arguments: c.empty_gradients(wanted, arguments),
 )
+ADAPTIVE_BACKWARD = define(
+    "bn_add_lif_adaptive_backward(Tensor grad_spikes, Tensor? grad_last, bool[] wanted, "
+    f"Tensor(a!) distance, Tensor(b!) spread, {SCHEMA}) -> {_GRADIENTS}",
+    cpu=_adaptive_backward,
+    gpu=gpu.operator("bn_add_lif", "adaptive_backward"),
+    fake=lambda _spikes, _last, wanted, _distance, _spread, *arguments: c.empty_gradients(wanted, arguments),
+)
+"""As the backward pass, for the surrogate whose sharpness follows from moving means (T, M, C), in fp32 and
+contiguous, of the distance from the threshold and of its spread; it brings them up to date."""

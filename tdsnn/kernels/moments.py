@@ -1,4 +1,4 @@
-"""Mean and variance of each channel on CPU, and what a batch normalisation does with them."""
+"""Mean and variance of each channel, and what a batch normalisation does with them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tdsnn.kernels._library import STORAGE, library
 from tdsnn.kernels._operators import define
+from tdsnn.kernels.gpu import _ready as gpu
 
 
 class Normalisation(NamedTuple):
@@ -52,7 +53,7 @@ def moments(x_MC: Tensor) -> tuple[Tensor, Tensor]:
     Constants for autograd: the operator that normalises with them gives the gradient through them.
 
     Raises:
-        MissingError: there are no compiled operators here.
+        MissingError: there is no operator for this device here.
     """
     mean, variance = _MOMENTS(x_MC.detach())
     return mean, variance
@@ -78,4 +79,9 @@ def _empty_moments(x_MC: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.empty_like(mean)
 
 
-_MOMENTS = define("moments(Tensor x) -> (Tensor mean, Tensor variance)", cpu=_moments, fake=_empty_moments)
+_MOMENTS = define(
+    "moments(Tensor x) -> (Tensor mean, Tensor variance)",
+    cpu=_moments,
+    gpu=gpu.operator("moments", "moments"),
+    fake=_empty_moments,
+)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tdsnn.kernels._library import MAX_STEPS, cpu_features, library
+from tdsnn.kernels._library import MAX_STEPS, NOTICE, cpu_features, library
 from tdsnn.kernels.convolution import has_tiles
+from tdsnn.kernels.gpu import _ready as gpu
 
 BN_ADD_LIF = "normalisation, shortcut and LIF"
 FORWARD = "convolution, forward"
@@ -21,9 +22,10 @@ EAGER = "eager"
 TILES = "AMX tiles"
 PYTORCH = "PyTorch"
 SPIKINGJELLY = "PyTorch, then SpikingJelly's kernels"
+TRITON = "Triton"
 
 _NO_OTHER = "the project has no operator of its own for it"
-_FOR_CPUS = "the compiled operators are for CPUs"
+_FOR_CPUS = "the compiled operator is for CPUs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,8 @@ class OperatorPath:
 
 
 def operators(device: torch.device) -> tuple[OperatorPath, ...]:
-    """Path of every operator on a device. The first call for a CPU compiles the operators, in about 30 s."""
+    """Path of every operator on a device. The first call for a CPU compiles the operators, in about 30 s; the
+    first one for a GPU tries the operators there."""
     on_cpu = device.type == "cpu"
     paths = {
         BN_ADD_LIF: _bn_add_lif_on_cpu() if on_cpu else _bn_add_lif_on_gpu(),
@@ -54,6 +57,16 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
     )
 
 
+def notice(device: torch.device) -> str:
+    """What a command says before it compiles operators for a device."""
+    if device.type == "cpu":
+        return NOTICE
+    path, reason = _bn_add_lif_on_gpu()
+    if path == TRITON:
+        return "Preparing Triton operators (seconds to a minute at the first batches) ..."
+    return f"Triton operators do not run here: {reason}. Spiking layers run on: {path}."
+
+
 def _bn_add_lif_on_cpu() -> tuple[str, str]:
     made = library()
     if not made:
@@ -62,9 +75,10 @@ def _bn_add_lif_on_cpu() -> tuple[str, str]:
 
 
 def _bn_add_lif_on_gpu() -> tuple[str, str]:
-    if torch.version.hip:
-        return EAGER, "SpikingJelly's kernels are for NVIDIA's GPUs, and this PyTorch was built for ROCm"
-    return SPIKINGJELLY, _FOR_CPUS
+    found = gpu.ready()
+    if found:
+        return TRITON, f"in fp32 and bf16, for at most {gpu.MOST_STEPS} time steps; {found.reason}"
+    return EAGER if torch.version.hip else SPIKINGJELLY, found.reason
 
 
 def _library_on_cpu() -> tuple[str, str]:

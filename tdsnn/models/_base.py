@@ -15,6 +15,7 @@ from tdsnn.errors import UsageError
 from tdsnn.kernels._library import library
 from tdsnn.kernels._operators import is_transformed
 from tdsnn.kernels.convolution import Conv2d, has_tiles
+from tdsnn.kernels.gpu import _ready as gpu
 from tdsnn.kernels.surrogates import Surrogate
 from tdsnn.models._neurons import LIF, State
 from tdsnn.models._pretrained import Pretrained
@@ -177,19 +178,22 @@ class Model(Pretrained, nn.Module, ABC):
         return torch.stack(logits), after
 
     def compile_operators(self) -> bool:
-        """Let layers run through the compiled operators on CPU (made once, in about 30 s).
+        """Let layers run through the operators of :mod:`tdsnn.kernels` on the device where the model is.
 
-        A process that does little else gains from :func:`tdsnn.kernels.memory.keep_freed_memory` too.
+        Those for CPUs are made once, in about 30 s; those for NVIDIA's GPUs by Triton, each when it first
+        runs. A process that does little else gains from :func:`tdsnn.kernels.memory.keep_freed_memory` too.
 
         Returns:
-            Whether it worked; without a C++ compiler the model stays on the eager path, with equal results.
+            Whether it worked; else the model stays on the path that :mod:`tdsnn.kernels.status` gives, with
+            equal results.
         """
-        compiled = bool(library())
+        on_cpu = self.mean.device.type == "cpu"
+        compiled = bool(library() if on_cpu else gpu.ready())
         for layer in self.modules():
             if isinstance(layer, LIF):
                 layer.compiled = compiled
             elif isinstance(layer, Conv2d):
-                layer.compiled = has_tiles()
+                layer.compiled = on_cpu and has_tiles()
         if compiled:
             self.to(memory_format=torch.channels_last)
         return compiled

@@ -1,7 +1,8 @@
 """The LIF layer over several time steps, from one explicit state to the next.
 
-On NVIDIA's GPUs SpikingJelly's kernels run, which refuse AMD's (ROCm); on CPU the compiled operators of
-:mod:`tdsnn.kernels`. Elsewhere, and without a compiler, their eager equivalent does.
+The operators of :mod:`tdsnn.kernels` run where a network was compiled and they take what it computes. Else
+SpikingJelly's kernels run on NVIDIA's GPUs, and the eager equivalent on AMD's (ROCm), which those refuse, and
+on CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LIF(nn.Module):
         super().__init__()
         self.config = config
         self.compiled = False
-        """Whether the compiled operators may run on CPU."""
+        """Whether the compiled operators may run."""
         self.surrogate: Surrogate | None = None
         """What takes the place of the derivative that the configuration says."""
         self.memory: Memory = {}
@@ -62,13 +63,17 @@ class LIF(nn.Module):
             return self.surrogate.rates(current_TN, self.config)
         if self.surrogate is not None:
             spikes, last = self._surrogated(current_TN, initial)
-        elif current_TN.is_cuda and torch.version.hip is None:
-            spikes, last = _spikingjelly(self.config, current_TN, initial)
-        else:
+        elif self._compiles(current_TN) or not current_TN.is_cuda or torch.version.hip is not None:
             spikes, last = self._own(current_TN, initial, keep_last=state is not None)
+        else:
+            spikes, last = _spikingjelly(self.config, current_TN, initial)
         if state is not None:
             state[name] = last
         return spikes
+
+    def _compiles(self, current_TN: Tensor) -> bool:
+        """Whether the compiled operator is to run on this current."""
+        return self.compiled and supports(current_TN, len(current_TN))
 
     def _own(self, current_TN: Tensor, initial: Tensor | None, *, keep_last: bool) -> tuple[Tensor, Tensor]:
         steps = len(current_TN)
@@ -78,7 +83,7 @@ class LIF(nn.Module):
         laid_out = current_TN.permute(0, *order)
         if initial is not None:
             initial = initial.to(potential_dtype(current_TN)).permute([axis - 1 for axis in order]).flatten()
-        if self.compiled and supports(current_TN, steps):
+        if self._compiles(current_TN):
             spikes, last = bn_add_lif(
                 laid_out.reshape(steps, -1, 1),
                 self.config,
@@ -106,7 +111,7 @@ class LIF(nn.Module):
             steps=steps,
             initial=initial,
             keep_last=True,
-            operator=self.operator(samples, compiled=self.compiled and supports(rows, steps)),
+            operator=self.operator(samples, compiled=self._compiles(rows)),
         )
         spikes, last = spikes.view(laid_out.shape), last.view(laid_out.shape[1:])
         if current_TN.ndim == 2:

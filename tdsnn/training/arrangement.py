@@ -40,7 +40,7 @@ class Arrangement:
         return self._arranged(model.sheets, model, {"model": self.manifest.name})
 
     def _arranged(self, sheets: Sheets, auxiliary: Model, source: Mapping[str, str]) -> Sheets:
-        if self.manifest.recipe.compile and auxiliary.mean.device.type == "cpu":
+        if self.manifest.recipe.compile:
             auxiliary.compile_operators()
         channels, height, width = self.shape
         return prepare_sheets(

@@ -82,8 +82,8 @@ class Trainer:
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
         # Now, not after hours.
         require_savable(self.model)
-        self.model.to(memory_format=torch.channels_last)
-        compiled = recipe.compile and self.device.type == "cpu" and self.model.compile_operators()
+        self.model.to(self.device).to(memory_format=torch.channels_last)
+        compiled = recipe.compile and self.model.compile_operators()
         self._arranged_by: str | None = None
         self._arrangement = Arrangement(manifest=manifest, shape=train.images.shape[1:], folder=folder)
         if manifest.topographic and manifest.topography.preparation == PREPARATION:
@@ -96,7 +96,6 @@ class Trainer:
         self._adversary: Adversary | None = None
         if recipe.adversarial:
             self._adversary = Adversary(recipe.adversarial, task=task, recipe=recipe)
-        self.model.to(self.device)
         if recipe.sync_batch_norm and self.processes > 1:
             share_statistics(self.model, self.team)
         self.wrapped, self.optimizer = self.accelerator.prepare(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NEURONS, needs_compiler, needs_tiles
+from networks import EXAMPLES, NEURONS, needs_compiler, needs_tiles
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,10 +56,10 @@ def batch_norm(channels: int, *, seed: int, training: bool) -> nn.BatchNorm2d:
 
 
 @needs_compiler
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     neuron=NEURONS,
-    steps=st.sampled_from([1, 3, 4, 6]),
+    steps=st.integers(1, 8),
     size=st.tuples(st.integers(1, 3), st.sampled_from([1, 5, 16, 48]), st.integers(1, 7), st.integers(1, 5)),
     kind=st.sampled_from(["alone", "constant", "plain shortcut", "normalised shortcut"]),
     training=st.booleans(),
@@ -119,6 +119,9 @@ def test_half_precision_rounds_only_what_is_stored(threads: int) -> None:
     (ours,) = torch.autograd.grad(out, z, weight)
     (theirs,) = torch.autograd.grad(expected, z, weight.float())
     assert (ours - theirs).norm() / theirs.norm() < 0.01
+    unit_in_last_place = 2 ** (theirs.abs().log2().floor() - 7)
+    apart = (ours - theirs).abs() - 1e-5  # rounding in fp32, of gradients around 1
+    assert (apart <= unit_in_last_place).unflatten(0, (4, -1)).all(0)[(out == expected).all(0)].all()
 
 
 def outlier(x: Tensor, *, row: int, deviations: float) -> Tensor:
@@ -176,6 +179,25 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
     for one, two in zip(gradients(), gradients(), strict=True):
         assert torch.equal(one, two)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("with_shortcut", "bytes_each"), [(False, 2), (True, 4)])
+def test_the_operands_alone_are_kept_for_the_backward_pass(with_shortcut: bool, bytes_each: int) -> None:
+    """Bytes of tensors in bf16 for each neuron and step."""
+    z, r = (normal(4, 32, 9, 9, seed=seed).bfloat16().requires_grad_() for seed in (0, 1))
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    layer, bn = LIF(LIFConfig()), batch_norm(32, seed=0, training=True)
+    layer.compiled = True
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        bn_add_act(layer, bn, z, steps=4, shortcut=r if with_shortcut else None)
+    statistics_and_parameters = 4 * 4 * 32
+    assert sum(kept.values()) == bytes_each * z.numel() + statistics_and_parameters
 
 
 @needs_compiler

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NEURONS, needs_compiler, needs_tiles, network, pictures
+from networks import EXAMPLES, NEURONS, needs_compiler, needs_tiles, network, pictures
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,6 +58,16 @@ def test_layer_is_a_sound_operator(kind: str) -> None:
     )
 
 
+def test_the_adaptive_backward_pass_is_a_sound_operator() -> None:
+    arguments = layer("alone", grad=False)
+    noted = numbers(3, 4, 5, seed=8).abs(), numbers(3, 4, 5, seed=9).abs()
+    wanted = [True, *[False] * 6]
+    torch.library.opcheck(
+        OPERATORS.bn_add_lif_adaptive_backward.default,
+        (numbers(3, 4, 5, seed=7), None, wanted, *noted, *arguments),
+    )
+
+
 def test_the_other_operators_are_sound() -> None:
     chosen = torch.tensor([[0, 2, 2], [1, 0, 3]])
     for dtype in (torch.float32, torch.bfloat16):
@@ -78,7 +88,7 @@ def test_convolution_is_a_sound_operator(stride: int) -> None:
     torch.library.opcheck(OPERATORS.convolution_weight_gradient.default, (x.detach(), grad, stride))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(config=NEURONS, steps=st.integers(1, 5), seed=st.integers(0, 1000), at_rest=st.booleans())
 def test_three_paths_of_a_layer_agree(config: LIFConfig, steps: int, seed: int, at_rest: bool) -> None:
     """Spikes, last potential, and gradients at currents and initial potential."""

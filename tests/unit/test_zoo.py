@@ -16,6 +16,7 @@ from tiny import NAME, Tiny, edited, install, release, tiny
 from tdsnn import hub, store, zoo
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.files import copy_atomic, sha256_of
+from tdsnn.kernels.gpu import _ready as gpu
 from tdsnn.manifest import write_release
 from tdsnn.weights import CONFIG_FILE, WEIGHTS_FILE, read_checkpoint, save_checkpoint
 
@@ -60,7 +61,9 @@ def test_load_restores_everything(embedded: Path) -> None:
     assert torch.equal(loaded.sheets["conv"].positions, original.sheets["conv"].positions)
 
 
-def test_compile_is_asked_for_and_for_the_cpu_only(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_is_asked_for_and_its_failure_on_a_gpu_is_said(
+    embedded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Tiny] = []
     monkeypatch.setattr(Tiny, "compile_operators", lambda model: asked.append(model))
     zoo.load("tiny")
@@ -68,8 +71,10 @@ def test_compile_is_asked_for_and_for_the_cpu_only(embedded: Path, monkeypatch: 
     model = zoo.load("tiny", compile=True)
     assert asked == [model]
     monkeypatch.setattr("tdsnn.runtime.choose_device", lambda name: torch.device("meta"))
-    zoo.load("tiny", compile=True)
-    assert asked == [model]
+    monkeypatch.setattr(gpu, "_found", gpu.Readiness(False, "a reason"))
+    with pytest.warns(UserWarning, match="do not run here: a reason"):
+        other = zoo.load("tiny", compile=True)
+    assert asked == [model, other]
 
 
 def test_embedded_needs_no_network(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:

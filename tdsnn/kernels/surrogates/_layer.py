@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from tdsnn.kernels import _bn_add_lif_inputs as c
 from tdsnn.kernels._bn_add_lif_inputs import DIFFERENTIABLE, POSITIONS, Inputs
 from tdsnn.kernels._operators import below_autograd
-from tdsnn.kernels.bn_add_lif import FORWARD, backward, from_pytorch, received
+from tdsnn.kernels.bn_add_lif import ADAPTIVE_BACKWARD, FORWARD, from_pytorch, received
 from tdsnn.kernels.lif import charges
 from tdsnn.kernels.surrogates._base import BackwardPass, Memory, Surrogate
 
@@ -64,7 +64,7 @@ class _Surrogated(torch.autograd.Function):
         if statistics is not None:
             numerator, *means = statistics
             inputs = inputs._replace(surrogate_alpha=numerator)
-            found = backward(grad_spikes, grad_last, wanted, *inputs, statistics=(means[0], means[1]))
+            found = ADAPTIVE_BACKWARD(grad_spikes, grad_last, wanted, *means, *inputs)
         else:
             found = _eager(ctx.surrogate, ctx.memory, shape, inputs, wanted, grad_spikes, grad_last)
         gradients: list[Tensor | None] = [None] * len(inputs)
