@@ -164,7 +164,12 @@ def test_a_signal_waits_for_the_end_of_the_step() -> None:
             signal.raise_signal(signal.SIGTERM)
             done.append("never")
 
-    for case in (once, twice, outside):
+    def warned() -> None:
+        with stop.listening():
+            signal.raise_signal(signal.SIGUSR1)
+            done.append("never")
+
+    for case in (once, twice, outside, warned):
         with pytest.raises(KeyboardInterrupt):
             case()
     assert done == ["step", "step"]
