@@ -25,10 +25,10 @@ __all__ = ["slurm", "zoo_folder"]
 pytest.importorskip("sklearn")
 pytest.importorskip("submitit")
 
-LONG = 12
+LONG = 8
 FOUR = f"""
 summary = "Four."
-settings = ["compile=false"]
+settings = ["compile=false", "topography.preparation=retinotopic"]
 [[runs]]
 entry = "plain.digits"
 label = "long"
