@@ -39,7 +39,7 @@ LOSSES = {
 }
 SHARED = (
     "batch_size=16",
-    "augmentation=[]",
+    "augmentation=['crop', 'flip']",
     "topography.warmup_epochs=0",
     "topography.alpha=0.5",
     "epochs=1",

@@ -11,7 +11,7 @@ from tdsnn.cli import _output
 from tdsnn.errors import TdsnnError, UsageError
 
 if TYPE_CHECKING:
-    from tdsnn.sweep.plan import Sweep
+    from tdsnn.sweep.plan import SlurmOptions, Sweep
     from tdsnn.sweep.state import RunState
 
 _LAUNCHERS = ("local", "slurm")
@@ -20,7 +20,13 @@ _LAUNCHERS = ("local", "slurm")
 def command(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to run; see below.")],
     jobs: Annotated[int, typer.Option(help="Trainings at a time, or jobs of the cluster.", min=1)] = 1,
-    launcher: Annotated[str, typer.Option(help="local, or slurm (needs the extra of that name).")] = "local",
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            help="local, or slurm (needs the extra of that name). Default: slurm with --slurm, else local.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[
         int,
         typer.Option(help="CPU threads of each training; default: the cores shared among the jobs.", min=0),
@@ -30,7 +36,11 @@ def command(
     ] = None,
     slurm: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Parameter of submitit's executor; repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="What a job asks for, repeatable, in place of the table [slurm] of the file: partition, "
+            "minutes, gpus, cpus, memory_gb, account, qos, constraint, setup.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Show how far it is; start nothing.")] = False,
@@ -57,16 +67,18 @@ def command(
 
     * `tdsnn-zoo sweep zoo/sweeps/fashion_mnist.toml --status --json`
 
-    * `tdsnn-zoo sweep my.toml --launcher slurm --jobs 8 --slurm timeout_min=600 --slurm gpus_per_node=1`
+    * `tdsnn-zoo sweep my.toml --jobs 8 --slurm minutes=600 --slurm gpus=1`
     """
+    launcher = launcher or ("slurm" if slurm else "local")
     if launcher not in _LAUNCHERS:
         raise UsageError(f"There is no launcher called '{launcher}'.", hint=f"Known: {', '.join(_LAUNCHERS)}")
     if slurm and launcher != "slurm":
-        raise UsageError("Parameters of Slurm need its launcher.", hint="Add --launcher slurm")
+        raise UsageError("Options of Slurm need its launcher.", hint="Leave out --launcher local")
     if dry_run + status + release > 1:
         raise UsageError("Only one of --dry-run, --status and --release is possible.")
 
-    from tdsnn.sweep.plan import read_sweep
+    from tdsnn.sweep.launch import Worker, cores, forget_failures, run_locally
+    from tdsnn.sweep.plan import read_sweep, slurm_options
 
     sweep = read_sweep(file, folder=run_dir)
     if release:
@@ -74,19 +86,41 @@ def command(
     elif dry_run or status:
         _show(sweep, jobs=jobs, as_json=as_json, planned=dry_run)
     else:
-        _start(sweep, jobs=jobs, threads=threads, launcher=launcher, options=slurm or [], retry=retry)
+        forget_failures(sweep, all_kinds=retry)
+        if launcher == "slurm":
+            _submit(sweep, jobs=jobs, threads=threads, options=slurm_options(sweep, slurm or []))
+        else:
+            worker = Worker(sweep, threads=threads or max(1, cores() // jobs), note=_output.note)
+            run_locally(worker, jobs=jobs)
         _show(sweep, jobs=jobs, as_json=as_json, planned=False)
 
 
-def _start(sweep: Sweep, *, jobs: int, threads: int, launcher: str, options: list[str], retry: bool) -> None:
-    from tdsnn.sweep.launch import cores, forget_failures, run_locally, submit
+def _submit(sweep: Sweep, *, jobs: int, threads: int, options: SlurmOptions) -> None:
+    """As many jobs as are wanted beside those in the queue, but none for which no run is left."""
+    from tdsnn.sweep.slurm import jobs_of, submit
+    from tdsnn.sweep.state import read_states
 
-    forget_failures(sweep, all_kinds=retry)
-    if launcher == "slurm":
-        submitted = submit(sweep, jobs=jobs, threads=threads, options=options)
-        _output.note(f"Submitted {len(submitted)} jobs: {', '.join(submitted)}")
-        return
-    run_locally(sweep, jobs=jobs, threads=threads or max(1, cores() // jobs), note=_output.note)
+    there = jobs_of(sweep)
+    left = sum(state.kind not in ("done", "failed") for state in read_states(sweep.runs).values())
+    wanted = min(jobs, left) - len(there)
+    if wanted > 0:
+        new = submit(sweep, jobs=wanted, threads=threads, options=options)
+        _output.note(f"Submitted {len(new)} jobs: {', '.join(new)}")
+    elif there:
+        _output.note(f"{len(there)} jobs of it are in the queue already.")
+
+
+def _queue(sweep: Sweep) -> list[dict[str, str]]:
+    """Jobs of a cluster that work on it or will; none where it was never handed to one."""
+    from tdsnn.sweep.slurm import jobs_of, was_submitted
+
+    if not was_submitted(sweep):
+        return []
+    try:
+        return [job._asdict() for job in jobs_of(sweep)]
+    except TdsnnError as error:
+        _output.note(error.message)
+        return []
 
 
 def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
@@ -95,6 +129,7 @@ def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
 
     states = read_states(sweep.runs)
     left = seconds_left(sweep.runs, states, jobs=jobs)
+    queue = _queue(sweep)
     failed = [state for state in states.values() if state.kind == "failed"]
     if as_json:
         _output.emit_json(
@@ -102,6 +137,7 @@ def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
                 "sweep": str(sweep.path),
                 "summary": sweep.summary,
                 "seconds_left": left,
+                "jobs": queue,
                 "runs": [
                     {
                         **plain(states[run.name]),
@@ -126,6 +162,9 @@ def _show(sweep: Sweep, *, jobs: int, as_json: bool, planned: bool) -> None:
         for run in sweep.runs if planned else ():
             waits = f", after {run.waits_for}" if run.waits_for else ""
             _output.note(f"{run.name}: {' '.join(run.settings) or 'as its manifest says'}{waits}")
+        for job in queue:
+            why = f" ({job['reason']})" if job["reason"] != "None" else ""
+            _output.note(f"Job {job['name']}: {job['state'].lower()}{why}")
     for state in failed:
         assert state.failure is not None
         _output.note(f"{state.name} failed: {state.failure.sentence} {state.failure.hint}".rstrip())

@@ -1,4 +1,4 @@
-"""Who works on a sweep: processes of this machine, or jobs of a Slurm cluster.
+"""Who works on a sweep: processes of this machine; those of a cluster are in :mod:`tdsnn.sweep.slurm`.
 
 A worker takes the next run that nobody has, starts a process for it (:mod:`tdsnn.sweep.job`), and repeats
 that until nothing is left to do. Any number of workers on any number of machines may share a folder: what
@@ -13,16 +13,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from filelock import Timeout
 
-from tdsnn.errors import IntegrityError, Interrupted, MissingError, TdsnnError, UsageError
+from tdsnn.errors import IntegrityError, Interrupted, TdsnnError
 from tdsnn.files import file_error
 from tdsnn.progress import Note, unheard
-from tdsnn.sweep.job import BUSY, Job, say
+from tdsnn.sweep.job import BUSY, Job
 from tdsnn.sweep.plan import Run, Sweep
 from tdsnn.sweep.state import FAILED, Failure, RunState, read_failure, read_states, write_failure
 from tdsnn.training.state import CHECKPOINT, OUTCOME, lock_of, settings_digest
@@ -30,8 +30,11 @@ from tdsnn.training.state import CHECKPOINT, OUTCOME, lock_of, settings_digest
 LOG = "job.log"
 """In a run's folder: what its process printed."""
 _PAUSE_SECONDS = 2.0
-_STOP_SECONDS = 120.0
+STOP_SECONDS = 120.0
 """A process that was asked to stop saves its state; a step of a large model may take a while."""
+
+_LEFT = (BUSY, Interrupted.exit_code, -signal.SIGUSR1, -signal.SIGUSR2)
+"""Exit codes of a process that left its run for later. The signals are a scheduler's, before it listened."""
 
 
 class Worker:
@@ -69,6 +72,12 @@ class Worker:
         """Ask for the end; running trainings save their state first."""
         self._stopped.set()
 
+    def stop_and_wait(self) -> None:
+        """Return when they have; in the handler of a signal too, where no lock may be waited for."""
+        self.stop()
+        while self._taken:
+            time.sleep(0.1)
+
     def _next(self) -> tuple[Run | None, bool]:
         """A run to take, and whether there are any that are neither done nor failed nor hopeless."""
         with self._choosing:
@@ -95,7 +104,7 @@ class Worker:
             code = _run_job(self.sweep, run, threads=self.threads, stopped=self._stopped)
             if code == 0 and (run.folder / OUTCOME).exists():
                 self.note(f"{run.name}: done in {(time.monotonic() - begun) / 60:.1f} min")
-            elif code not in (BUSY, Interrupted.exit_code) and not self.stopped:
+            elif code not in _LEFT and not self.stopped:
                 self.note(f"{run.name}: failed")
                 if not (run.folder / FAILED).exists():
                     write_failure(run.folder, _unexplained(run, code))
@@ -165,19 +174,18 @@ def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) 
         if process.poll() is None:
             process.terminate()
         try:
-            return process.wait(_STOP_SECONDS)
+            return process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
 
 
-def run_locally(sweep: Sweep, *, jobs: int, threads: int, note: Note) -> None:
+def run_locally(worker: Worker, *, jobs: int) -> None:
     """Work with ``jobs`` processes at a time on this machine.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; every running training has saved its state.
     """
-    worker = Worker(sweep, threads=threads, note=note)
 
     def ask(*_: object) -> None:
         worker.stop()
@@ -192,53 +200,6 @@ def run_locally(sweep: Sweep, *, jobs: int, threads: int, note: Note) -> None:
             signal.signal(number, handler)
     if worker.stopped:
         raise Interrupted("Stopped; every run can go on where it was.", hint="Go on: the same command again")
-
-
-def submit(
-    sweep: Sweep, *, jobs: int, threads: int, options: Sequence[str], cluster: str = "slurm"
-) -> list[str]:
-    """Hand ``jobs`` workers to a cluster; they share the sweep's folder, which all nodes must see.
-
-    Args:
-        options: ``key=value`` parameters of submitit's executor, e.g. ``timeout_min=600``.
-        cluster: ``slurm``, or ``local`` for processes of this machine.
-
-    Returns:
-        Identifiers of the jobs.
-
-    Raises:
-        MissingError: the package submitit is not installed.
-    """
-    try:
-        import submitit
-    except ModuleNotFoundError as error:
-        raise MissingError(
-            "Slurm needs the package 'submitit', which is not installed.",
-            hint="Install it: pip install 'tdsnn-zoo[slurm]'",
-        ) from error
-    executor = submitit.AutoExecutor(folder=sweep.folder / "submitit", cluster=cluster)
-    executor.update_parameters(name=f"tdsnn-{sweep.name}", **_parameters(options))
-    with executor.batch():
-        submitted = [executor.submit(_work, sweep, threads) for _ in range(jobs)]
-    return [job.job_id for job in submitted]
-
-
-def _work(sweep: Sweep, threads: int) -> None:
-    """What a job of a cluster does; it is pickled, and a worker's locks could not be."""
-    run_locally(sweep, jobs=1, threads=threads, note=say)
-
-
-def _parameters(options: Sequence[str]) -> dict[str, str | int]:
-    """Parameters of submitit from ``key=value`` texts; whole numbers become numbers."""
-    found: dict[str, str | int] = {}
-    for option in options:
-        key, separator, text = option.partition("=")
-        if not separator or not key:
-            raise UsageError(
-                f"'{option}' is not of the form key=value.", hint="Example: --slurm timeout_min=600"
-            )
-        found[key] = int(text) if text.isdecimal() else text
-    return found
 
 
 def cores() -> int:

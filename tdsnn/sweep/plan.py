@@ -14,12 +14,17 @@
     label = "alpha-0.1"                    # part of the folder's name; needed where an entry stands twice
     settings = ["topography.alpha=0.1"]    # after those above
 
+    [slurm]                                # what each job of a cluster asks for, see SlurmOptions
+    partition = "gpu"
+    gpus = 1
+
 Runs are started in the order of the file, all entries of the first seed first. A topographic run whose sheets
 are arranged by its twin waits for the twin if that is part of the sweep.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +35,7 @@ from tdsnn import manifest as manifests
 from tdsnn import paths, store
 from tdsnn.errors import UsageError
 from tdsnn.files import read_toml
-from tdsnn.schema import Manifest, Table
+from tdsnn.schema import Manifest, Table, plain
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.training.recipe import override
 from tdsnn.training.state import begun, check_settings
@@ -51,6 +56,23 @@ class _Block(Table, frozen=True, kw_only=True):
     settings: tuple[str, ...] = ()
 
 
+class SlurmOptions(Table, frozen=True, kw_only=True):
+    """What each job of a Slurm cluster asks for; what is empty or 0 is left to the cluster."""
+
+    partition: str = ""
+    minutes: Annotated[int, Meta(ge=5, le=1_000_000)] = 60
+    """Until the job goes back into the queue; its trainings go on where they were."""
+    gpus: Annotated[int, Meta(ge=0, le=1)] = 0
+    """A training of a sweep runs on one."""
+    cpus: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    memory_gb: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    setup: tuple[str, ...] = ()
+    """Lines of shell before the job begins, e.g. ``module load cuda``."""
+
+
 class _File(Table, frozen=True, kw_only=True):
     """A sweep file."""
 
@@ -58,6 +80,7 @@ class _File(Table, frozen=True, kw_only=True):
     seeds: _Seeds = (0,)
     settings: tuple[str, ...] = ()
     runs: Annotated[tuple[_Block, ...], Meta(min_length=1)]
+    slurm: SlurmOptions = SlurmOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +110,7 @@ class Sweep:
     path: Path
     summary: str
     runs: tuple[Run, ...]
+    slurm: SlurmOptions
 
     @property
     def name(self) -> str:
@@ -131,7 +155,26 @@ def read_sweep(path: Path, *, folder: Path | None = None) -> Sweep:
         path=path,
         summary=file.summary,
         runs=tuple(_with_twin(run, ordered) for run in ordered),
+        slurm=file.slurm,
     )
+
+
+def slurm_options(sweep: Sweep, settings: Sequence[str]) -> SlurmOptions:
+    """The options of a sweep file with ``key=value`` settings applied.
+
+    Raises:
+        UsageError: an unknown key, or a value of another type or out of range.
+    """
+    changes = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise UsageError(
+                f"'{setting}' is not of the form key=value.", hint="Example: --slurm minutes=600"
+            )
+        changes[key.strip()] = [text] if key.strip() == "setup" else text
+    table = plain(sweep.slurm) | changes
+    return check(table, SlurmOptions, name="--slurm", typed=True, hint="Known keys: see tdsnn-zoo sweep -h")
 
 
 def _read(path: Path) -> _File:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tdsnn.data._augment import augment
+from tdsnn.data._augment import WHOLE, Part, augment
 from tdsnn.data._base import Split
 from tdsnn.errors import UsageError
 from tdsnn.schema import Recipe
@@ -16,10 +16,15 @@ from tdsnn.training._draws import batches, generator
 
 
 def prepare(
-    images: Tensor, augmentation: Sequence[str], *, generator: torch.Generator, device: torch.device
+    images: Tensor,
+    augmentation: Sequence[str],
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+    part: Part = WHOLE,
 ) -> Tensor:
     """Augmented images (N, C, H, W) in [0, 1], channels last, on the device, from uint8 ones."""
-    x = augment(images, augmentation, generator=generator).to(device, non_blocking=True)
+    x = augment(images, augmentation, generator=generator, part=part).to(device, non_blocking=True)
     return x.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
@@ -56,13 +61,14 @@ class Batches:
         size = self._recipe.batch_size
         return batches(self._recipe.seed, epoch, samples=len(self._split.labels), batch_size=size)
 
-    def load(self, rows: Tensor, *, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+    def load(self, rows: Tensor, *, epoch: int, step: int, part: Part = WHOLE) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) in [0, 1] and targets (N,) of these rows, on the device.
 
         Args:
-            epoch, step, rank: of the batch and the process; they fix the augmentation.
+            epoch, step: of the batch; they fix its augmentation.
+            part: of the batch that these rows are.
         """
-        draws = generator(self._recipe.seed, "augment", epoch, step, rank)
+        draws = generator(self._recipe.seed, "augment", epoch, step, 0)
         images = torch.from_numpy(self._split.images[rows.numpy()])
-        x = prepare(images, self._recipe.augmentation, generator=draws, device=self._device)
+        x = prepare(images, self._recipe.augmentation, generator=draws, device=self._device, part=part)
         return x, torch.from_numpy(self._split.labels[rows.numpy()]).to(self._device)

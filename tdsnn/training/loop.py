@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tdsnn import zoo
+from tdsnn.data._augment import WHOLE, Part
 from tdsnn.data._base import Split
 from tdsnn.errors import IntegrityError
 from tdsnn.files import file_error
@@ -224,8 +225,8 @@ class Trainer:
         recipe = self.manifest.recipe
         # Those of the middle of the step: at its start the first would be zero.
         set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.batches.steps)
-        rank = self.accelerator.process_index
-        images, targets = self._batch(chosen[rank :: self.processes], epoch=epoch, step=step, rank=rank)
+        part = Part(self.team.rank, self.team.size)
+        images, targets = self._batch(chosen[part.rank :: part.size], epoch=epoch, step=step, part=part)
         losses = self.objective(
             self.wrapped,
             images,
@@ -249,9 +250,9 @@ class Trainer:
             self.meter.shares = losses.shares
         return losses.parts
 
-    def _batch(self, rows: Tensor, *, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+    def _batch(self, rows: Tensor, *, epoch: int, step: int, part: Part = WHOLE) -> tuple[Tensor, Tensor]:
         """Images as the network is to see them, and their targets."""
-        x, targets = self.batches.load(rows, epoch=epoch, step=step, rank=rank)
+        x, targets = self.batches.load(rows, epoch=epoch, step=step, part=part)
         if self._adversary is not None:
             x = self._adversary.perturb(self.model, x, targets, indices=rows, epoch=epoch, step=step)
         return x, targets

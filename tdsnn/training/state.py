@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, TypeVar
@@ -45,9 +46,17 @@ def begun(folder: Path) -> bool:
 
 
 def lock_of(folder: Path) -> FileLock:
-    """Held by whoever trains in a folder; it goes with its process, however that ends."""
-    # One for each folder and process, so that who holds it may ask again.
-    return FileLock(folder / ".lock", is_singleton=True)
+    """Held by whoever trains in a folder; it goes with its process, however that ends.
+
+    There is one for each folder and process, so that who holds it may ask again.
+    """
+    return _lock(folder.resolve())
+
+
+@cache
+def _lock(folder: Path) -> FileLock:
+    # Kept here: a lock that nobody refers to is released.
+    return FileLock(folder / ".lock")
 
 
 class Outcome(Table, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once where nothing can be lost, otherwise as soon as the step is complete."""
+"""Signals that end a run: at once where nothing can be lost, otherwise when the step is complete."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Slurm sends those of the user before the time of a job is over, as ``sbatch --signal`` says."""
 
 
 class Stop:
-    """Turns both signals into a ``KeyboardInterrupt`` that does not tear a :meth:`whole` block apart."""
+    """Turns these signals into a ``KeyboardInterrupt`` that does not tear a :meth:`whole` block apart."""
 
     def __init__(self) -> None:
         self._inside = False

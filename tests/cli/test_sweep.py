@@ -18,9 +18,9 @@ from sweeps import PAIR, write, zoo_folder
 
 from tdsnn import store
 from tdsnn.manifest import load_release
-from tdsnn.sweep.launch import submit
-from tdsnn.sweep.plan import read_sweep
+from tdsnn.sweep.plan import read_sweep, slurm_options
 from tdsnn.sweep.release import RESULTS
+from tdsnn.sweep.slurm import JOBS, submit
 from tdsnn.sweep.state import BEAT, FAILED, read_states
 from tdsnn.training.session import train
 from tdsnn.training.state import CHECKPOINT, OUTCOME, STATE
@@ -69,7 +69,10 @@ def test_a_dry_run_shows_and_starts_nothing(
     ("arguments", "message"),
     [
         (["--launcher", "pbs"], "no launcher called 'pbs'"),
-        (["--slurm", "timeout_min=1"], "need its launcher"),
+        (["--launcher", "local", "--slurm", "minutes=9"], "need its launcher"),
+        (["--slurm", "minutes"], "'minutes' is not of the form key=value"),
+        (["--slurm", "minutes=1"], "needs a whole number from 5 to 1000000 for 'minutes', not '1'"),
+        (["--slurm", "gpu=1"], "did you mean 'gpus'"),
         (["--dry-run", "--status"], "Only one of"),
         (["--release"], "No run of"),
     ],
@@ -83,6 +86,47 @@ def test_options_that_do_not_fit(
 ) -> None:
     assert run("sweep", str(write(tmp_path, PAIR)), *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_machine_without_slurm_is_told_so(
+    zoo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, PAIR)
+    assert run("sweep", str(path), "--launcher", "slurm") == 4
+    assert "Slurm's program 'squeue' is not on this machine" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "runs" / "pair" / JOBS).mkdir(parents=True)
+    assert run("sweep", str(path), "--status", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["jobs"] == []
+    assert "'squeue' is not on this machine" in " ".join(err.split())
+
+
+def _program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_what_slurm_refuses_is_a_sentence(
+    zoo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    programs, path = tmp_path / "bin", write(tmp_path, PAIR + '[slurm]\npartition = "none"\n')
+    monkeypatch.setenv("PATH", f"{programs}:{os.defpath}")
+    _program(programs, "squeue", "echo 'slurm_load_jobs error: Unable to contact controller' >&2; exit 1")
+    assert run("sweep", str(path), "--launcher", "slurm") == 1
+    assert "which jobs there are: slurm_load_jobs error: Unable" in " ".join(capsys.readouterr().err.split())
+    _program(programs, "squeue", "true")
+    _program(programs, "srun", "true")
+    _program(programs, "sbatch", "cat $1 >$0.asked; echo 'sbatch: error: invalid partition' >&2; exit 1")
+    assert run("sweep", str(path), "--slurm", "gpus=1", "--slurm", "setup=module load cuda") == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "Slurm did not take the jobs" in message
+    assert "invalid partition" in message
+    asked = (programs / "sbatch.asked").read_text()
+    for line in ("--partition=none", "--gpus-per-node=1", "--time=60", "--requeue", "--signal=USR2@150"):
+        assert f"#SBATCH {line}" in asked
+    assert "module load cuda" in asked.splitlines()
 
 
 @pytest.mark.slow
@@ -156,7 +200,8 @@ def test_jobs_of_a_cluster_share_the_work_and_all_is_released(
     text = PAIR + '[[runs]]\nentry = "plain.digits"\nlabel = "slow"\nsettings = ["lr=1e-4"]\n'
     path, folder = write(tmp_path, text), tmp_path / "cluster"
     sweep = read_sweep(path, folder=folder)
-    identifiers = submit(sweep, jobs=2, threads=1, options=["timeout_min=5"], cluster="local")
+    options = slurm_options(sweep, ["minutes=5"])
+    identifiers = submit(sweep, jobs=2, threads=1, options=options, cluster="local")
     assert len(identifiers) == 2
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdsnn.data._augment import _AUGMENTATIONS, augment, crop_padding, cutout_size
+from tdsnn.data._augment import _AUGMENTATIONS, Part, augment, crop_padding, cutout_size
 from tdsnn.errors import UsageError
 from tdsnn.schema import Augmentation
 
@@ -123,3 +123,13 @@ def test_unknown_name_is_refused_with_the_nearest_one() -> None:
 def test_other_than_batches_of_bytes_is_refused(images: torch.Tensor) -> None:
     with pytest.raises(UsageError, match="uint8"):
         augment(images, ["flip"], generator=generator(0))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_part_of_a_batch_looks_as_in_the_whole(size: int) -> None:
+    images = torch.randint(0, 256, (12, 3, 16, 16), dtype=torch.uint8, generator=generator(0))
+    names = ["crop", "flip", "cutout"]
+    whole = augment(images, names, generator=generator(5))
+    for rank in range(size):
+        own = augment(images[rank::size], names, generator=generator(5), part=Part(rank, size))
+        assert torch.equal(own, whole[rank::size])

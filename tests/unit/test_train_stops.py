@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import Timeout
 from msgspec.structs import replace
 
 from tdsnn import manifest
@@ -21,7 +23,7 @@ from tdsnn.files import sha256_of
 from tdsnn.schema import Manifest
 from tdsnn.training.loop import LOG
 from tdsnn.training.session import train
-from tdsnn.training.state import OUTCOME, SETTINGS, STATE, load_state
+from tdsnn.training.state import OUTCOME, SETTINGS, STATE, load_state, lock_of
 from tdsnn.training.stopping import Stop
 from tdsnn.weights import read_checkpoint
 from tests.processes import wait_for
@@ -162,11 +164,27 @@ def test_a_signal_waits_for_the_end_of_the_step() -> None:
             signal.raise_signal(signal.SIGTERM)
             done.append("never")
 
-    for case in (once, twice, outside):
+    def warned() -> None:
+        with stop.listening():
+            signal.raise_signal(signal.SIGUSR1)
+            done.append("never")
+
+    for case in (once, twice, outside, warned):
         with pytest.raises(KeyboardInterrupt):
             case()
     assert done == ["step", "step"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_folder_is_locked_until_it_is_released(tmp_path: Path) -> None:
+    lock_of(tmp_path).acquire(timeout=0)
+    with (tmp_path / ".lock").open() as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_of(tmp_path / "." / "").release()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(Timeout):
+            lock_of(tmp_path).acquire(timeout=0)
 
 
 @pytest.mark.slow
