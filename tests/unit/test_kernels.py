@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import EXAMPLES, NEURONS, needs_compiler, needs_tiles
 from torch import Tensor, nn
@@ -65,6 +65,7 @@ def batch_norm(channels: int, *, seed: int, training: bool) -> nn.BatchNorm2d:
     training=st.booleans(),
     seed=st.integers(0, 10_000),
 )
+@example(neuron=LIFConfig(), steps=4, size=(2, 5, 4, 5), kind="constant", training=True, seed=0)
 def test_layer_equals_its_parts(
     neuron: LIFConfig, steps: int, size: tuple[int, int, int, int], kind: str, training: bool, seed: int
 ) -> None:
