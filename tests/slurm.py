@@ -51,6 +51,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     if missing:
         pytest.skip(f"needs Slurm (apt-get install slurm-wlm munge): no {', '.join(missing)}")
+    if os.geteuid():
+        pytest.skip("needs to be root: slurmd starts jobs of others")
     # Paths of sockets have at most 107 characters.
     folder = Path(tmp_path_factory.mktemp("s"))
     with ExitStack() as daemons:
