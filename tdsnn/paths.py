@@ -45,6 +45,15 @@ def is_checkout() -> bool:
     return bundled() != _PACKAGE / "_bundled"
 
 
+def install_command(extra: str) -> str:
+    """What to type for the packages of an optional part, ``train``, ``export`` or ``slurm``."""
+    return (
+        f"pip install -e {quote(f'{bundled()}[{extra}]')}"
+        if is_checkout()
+        else f"pip install 'tdsnn-zoo[{extra}]'"
+    )
+
+
 def cache_dir() -> Path:
     """Folder for downloads and decoded data: ``TDSNN_CACHE``, else the user's cache folder."""
     explicit = os.environ.get("TDSNN_CACHE")

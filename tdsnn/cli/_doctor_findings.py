@@ -181,7 +181,7 @@ def _problems(report: Report) -> Iterator[tuple[str, list[str]]]:
     if fire["path"] == EAGER:
         yield f"Spiking layers run on the slower eager path: {fire['reason']}.", [_to_compile(report)]
     if importlib.util.find_spec("accelerate") is None:
-        yield "Training needs accelerate, which is not installed.", ["pip install 'tdsnn-zoo[train]'"]
+        yield "Training needs accelerate, which is not installed.", [paths.install_command("train")]
     connection = report["hub"]
     if connection["problem"] and not connection["offline"]:
         sentence = f"{connection['endpoint']} cannot be reached: {connection['problem']}."

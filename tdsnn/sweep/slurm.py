@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tdsnn.errors import MissingError, TdsnnError
 from tdsnn.files import file_error
+from tdsnn.paths import install_command
 from tdsnn.sweep.job import say
 from tdsnn.sweep.launch import STOP_SECONDS, Worker, run_locally
 from tdsnn.sweep.plan import SlurmOptions, Sweep
@@ -83,7 +84,7 @@ def submit(
     except ModuleNotFoundError as error:
         raise MissingError(
             "Slurm needs the package 'submitit', which is not installed.",
-            hint="Install it: pip install 'tdsnn-zoo[slurm]'",
+            hint=f"Install it: {install_command('slurm')}",
         ) from error
     if cluster == "slurm":
         _require("sbatch")

@@ -15,7 +15,7 @@ from tdsnn.data._base import load_training
 from tdsnn.errors import Interrupted, MissingError, UsageError
 from tdsnn.files import file_error, sha256_of
 from tdsnn.kernels.status import notice
-from tdsnn.paths import runs_dir
+from tdsnn.paths import install_command, runs_dir
 from tdsnn.processes import is_main
 from tdsnn.progress import Note, unheard
 from tdsnn.runtime import choose_device, environment
@@ -76,7 +76,7 @@ def train(
     except ModuleNotFoundError as error:
         raise MissingError(
             f"Training needs the package '{error.name}', which is not installed.",
-            hint="Install it: pip install 'tdsnn-zoo[train]'",
+            hint=f"Install it: {install_command('train')}",
         ) from error
     folder = Path(run_dir) if run_dir is not None else runs_dir() / manifests.full_name(name)
     manifest = _manifest(name, settings, folder, resume=resume)

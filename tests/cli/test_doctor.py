@@ -22,6 +22,7 @@ from tdsnn.data._base import DATASETS
 from tdsnn.data._sources import HubRepo, IdxFolder, LocalMirror, ParquetLayout, PythonPackage, Source
 from tdsnn.errors import MissingError
 from tdsnn.kernels import _library, status
+from tdsnn.paths import install_command
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = ParquetLayout(config="plain", image="image", label="label")
@@ -181,7 +182,7 @@ def test_training_extra(
 ) -> None:
     find = _doctor_findings.importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "accelerate" else find(name))
-    assert helps(report(capsys), "accelerate") == ["pip install 'tdsnn-zoo[train]'"]
+    assert helps(report(capsys), "accelerate") == [install_command("train")]
 
 
 def test_hub_that_answers(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:

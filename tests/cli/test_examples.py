@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import run
+
+from tdsnn.data._base import load_split
+from tdsnn.errors import MissingError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -45,3 +49,16 @@ def test_a_network_that_knows_nothing_of_this_project_is_benchmarked(
     text = (EXAMPLES / f"{name}.py").read_text()
     assert f"tdsnn-zoo bench examples.{name}:network --data " in text
     assert len([line for line in text.splitlines() if line.strip()]) <= 24
+
+
+def test_the_example_about_the_zoos_own_models(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        load_split("fashion_mnist", "test")
+    except MissingError as error:
+        pytest.skip(error.message)
+    runpy.run_path(str(EXAMPLES / "spikes_and_sheets.py"))
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 6
+    assert shown[3].startswith("after step 4: 9")
+    topographic, twin = (float(line.rpartition(" ")[2]) for line in shown[4:])
+    assert topographic > twin

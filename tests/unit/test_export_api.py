@@ -22,6 +22,7 @@ from tdsnn.errors import GateError, IntegrityError, MissingError, TdsnnError, Us
 from tdsnn.exporting.api import MOST_TIMESTEPS, verify
 from tdsnn.exporting.formats import FORMATS, Exported
 from tdsnn.exporting.verification import Agreement, own_paths
+from tdsnn.paths import install_command
 
 onnx = pytest.importorskip("onnx")
 N = 30
@@ -337,7 +338,7 @@ def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(type(FORMATS.load("onnx")), "packages", ("onnx", "no_such_package"))
     with pytest.raises(MissingError, match="'no_such_package'") as caught:
         tdsnn.export(spiking(), format="onnx", out=tmp_path / "net.onnx")
-    assert caught.value.hint == "Install it: pip install 'tdsnn-zoo[export]'"
+    assert caught.value.hint == f"Install it: {install_command('export')}"
 
 
 @pytest.mark.parametrize(

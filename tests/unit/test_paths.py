@@ -54,3 +54,11 @@ def test_a_path_that_was_typed() -> None:
     with pytest.raises(UsageError, match="There is no path '~nosuchuser/run'"):
         store.locate("~nosuchuser/run")
     assert paths.expanded("~/run") == Path.home() / "run"
+
+
+def test_an_extra_is_installed_from_where_the_project_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert paths.install_command("train") == f"pip install -e '{project}[train]'"
+    monkeypatch.setattr(paths, "is_checkout", lambda: False)
+    assert paths.install_command("train") == "pip install 'tdsnn-zoo[train]'"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tdsnn.errors import IntegrityError, MissingError
 from tdsnn.exporting.program import Program
+from tdsnn.paths import install_command
 from tdsnn.registry import Registry
 from tdsnn.schema import Sha256, Table, plain
 from tdsnn.validation import check
@@ -99,7 +100,7 @@ class Exporter(ABC):
             except ModuleNotFoundError as error:
                 raise MissingError(
                     f"This format needs the package '{error.name}', which is not installed.",
-                    hint="Install it: pip install 'tdsnn-zoo[export]'",
+                    hint=f"Install it: {install_command('export')}",
                 ) from error
 
     def unrolled(self, timesteps: int) -> int:
