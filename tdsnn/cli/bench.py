@@ -13,25 +13,22 @@ from tdsnn.benchmark.shards import Shard, read_shard
 from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output
 from tdsnn.cli._bench_request import Request, run, words
+from tdsnn.cli._completion import attack_names, complete, datasets, metric_names, suites, zoo_models
 from tdsnn.drawing import require_format
 from tdsnn.errors import GateError, UsageError
 from tdsnn.processes import is_main
 from tdsnn.progress import Progress
-from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
     from tdsnn.results import Result
 
-# The registries of the packages themselves would import torch, which --help must not.
-_KNOWN_ATTACKS = ", ".join(Registry[object]("attack", "tdsnn.attacks", "tdsnn-zoo bench --help").names())
-_KNOWN_METRICS = ", ".join(
-    Registry[object]("time metric", "tdsnn.temporal", "tdsnn-zoo bench --help").names()
-)
+_KNOWN_ATTACKS, _KNOWN_METRICS = ", ".join(attack_names()), ", ".join(metric_names())
 
 _Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
+        autocompletion=zoo_models,
         help="Zoo entries, checkpoint folders, or package.module:function for a network of your own. A "
         "topographic model brings its twin. Default: " + " ".join(DEFAULT_MODELS),
         show_default=False,
@@ -42,6 +39,7 @@ _Attacks = Annotated[
     typer.Option(
         "--attack",
         metavar="NAME[:KEY=VALUE,...]",
+        autocompletion=complete(attack_names),
         help=f"Attack, repeatable: {_KNOWN_ATTACKS}; a key is one of its settings, eps or norm. Default: "
         + " ".join(DEFAULT_ATTACKS),
         show_default=False,
@@ -67,6 +65,7 @@ _Metrics = Annotated[
     typer.Option(
         "--metric",
         metavar="NAME[:KEY=VALUE,...]",
+        autocompletion=complete(metric_names),
         help=f"Metric of time, repeatable: {_KNOWN_METRICS}; a key is one of its settings. No attack is then "
         "made unless it is named.",
         show_default=False,
@@ -77,6 +76,7 @@ _Data = Annotated[
     typer.Option(
         "--data",
         metavar="NAME|FOLDER|IMAGES.npy,LABELS.npy",
+        autocompletion=datasets,
         help="Test images: a dataset, a folder with one folder of images for each class, or two arrays. "
         "Default: what the zoo entries are for",
         show_default=False,
@@ -87,6 +87,7 @@ _Suite = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME|FILE",
+        autocompletion=suites,
         help=f"Frozen set of attacks, metrics, images and checks: {', '.join(suite_names())}; or a file of "
         "your own.",
         show_default=False,

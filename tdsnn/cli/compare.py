@@ -8,17 +8,22 @@ import typer
 
 from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output, _progress
+from tdsnn.cli._completion import zoo_models
 
 _A = Annotated[
     str,
     typer.Argument(
+        autocompletion=zoo_models,
         help="A full name, exactly that one; a bare name, the default variant and all its seeds; quoted, "
-        "'NAME-s*', all seeds of that entry, or any other pattern of one entry's seeds."
+        "'NAME-s*', all seeds of that entry, or any other pattern of one entry's seeds.",
     ),
 ]
 _B = Annotated[
     str | None,
-    typer.Argument(help="What it is compared with, named in the same way. Default: the twins of A."),
+    typer.Argument(
+        autocompletion=zoo_models,
+        help="What it is compared with, named in the same way. Default: the twins of A.",
+    ),
 ]
 
 

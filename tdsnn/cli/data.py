@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from tdsnn.cli import _output, _progress
+from tdsnn.cli._completion import datasets
 
 if TYPE_CHECKING:
     from tdsnn.data._base import Split
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List, fetch and verify datasets.")
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Dataset; `tdsnn-zoo data list` shows them.")
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=datasets, help="Dataset; `tdsnn-zoo data list` shows them."
+    ),
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Only this split, e.g. test.  [default: all]")

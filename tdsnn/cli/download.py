@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdsnn import store
+from tdsnn.cli._completion import zoo_models
 from tdsnn.cli._output import JsonFlag, console, emit_json, note
 from tdsnn.errors import Interrupted
 
@@ -27,7 +28,8 @@ def command(
     name: Annotated[
         str,
         typer.Argument(
-            help="Full name, bare name of a default variant, or a repository: owner/name[@revision]."
+            autocompletion=zoo_models,
+            help="Full name, bare name of a default variant, or a repository: owner/name[@revision].",
         ),
     ],
     revision: Annotated[

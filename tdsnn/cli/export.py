@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tdsnn.cli import _output, _progress
+from tdsnn.cli._completion import zoo_models
 from tdsnn.errors import UsageError
 from tdsnn.registry import Registry
 
@@ -21,7 +22,12 @@ IMAGES = 1000
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="Zoo entry, checkpoint folder or repository.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", autocompletion=zoo_models, help="Zoo entry, checkpoint folder or repository."
+        ),
+    ],
     format: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(_KNOWN)}.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
     verify: Annotated[

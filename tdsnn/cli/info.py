@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tdsnn.cli._completion import zoo_models
 from tdsnn.cli._output import JsonFlag, console, emit_json, table
 from tdsnn.manifest import load_release, resolve
 from tdsnn.naming import parse
@@ -28,6 +29,7 @@ def command(
         str,
         typer.Argument(
             metavar="NAME|DIR",
+            autocompletion=zoo_models,
             help="Full name, the bare name of a default variant, or the folder of a run or a checkpoint.",
         ),
     ],

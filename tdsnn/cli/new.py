@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tdsnn.cli import _output
+from tdsnn.cli._completion import zoo_models
 from tdsnn.errors import UsageError
 from tdsnn.files import write_atomic
 from tdsnn.manifest import full_name, list_models, manifest_path, parse, require_writable, resolve
@@ -20,7 +21,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9_]+")
 
 def command(
     name: Annotated[str, typer.Argument(help="Of the new entry: ours.fashion_mnist")],
-    origin: Annotated[str, typer.Option("--from", metavar="NAME", help="Entry to begin from.")],
+    origin: Annotated[
+        str, typer.Option("--from", metavar="NAME", autocompletion=zoo_models, help="Entry to begin from.")
+    ],
     twin: Annotated[
         str | None,
         typer.Option("--twin", metavar="NAME", help="Of its twin. Default: NAME with -twin before the dot."),

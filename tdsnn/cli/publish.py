@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tdsnn.cli import _output, _progress
+from tdsnn.cli._completion import zoo_models
 from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.manifest import home, list_models, release_path, require_writable, resolve
 from tdsnn.naming import parse
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 def command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|RUN_DIR]", help="Released zoo entry, or folder of a finished run."),
+        typer.Argument(
+            metavar="[NAME|RUN_DIR]",
+            autocompletion=zoo_models,
+            help="Released zoo entry, or folder of a finished run.",
+        ),
     ] = None,
     repo: Annotated[
         str | None,

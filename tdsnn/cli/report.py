@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdsnn.cli import _output
+from tdsnn.cli._completion import zoo_models
 from tdsnn.drawing import require_format
 from tdsnn.errors import MissingError, TdsnnError
 
@@ -20,7 +21,10 @@ app = typer.Typer(
 )
 
 _Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Zoo entries. Default: all released ones")
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...", autocompletion=zoo_models, help="Zoo entries. Default: all released ones"
+    ),
 ]
 _Check = Annotated[
     bool, typer.Option("--check", help="Write nothing; exit 1 and name the files that are stale.")

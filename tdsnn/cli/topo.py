@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tdsnn.cli import _output, _progress
+from tdsnn.cli._completion import zoo_models
 from tdsnn.errors import Interrupted
 from tdsnn.registry import Registry
 
@@ -34,7 +35,9 @@ app = typer.Typer(
     help="Topographic maps of a model beside its twin. `topo MODEL` is short for `topo show MODEL`.",
 )
 
-_Name = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo entry or checkpoint folder.")]
+_Name = Annotated[
+    str, typer.Argument(metavar="MODEL", autocompletion=zoo_models, help="Zoo entry or checkpoint folder.")
+]
 _Layers = Annotated[
     list[str] | None,
     typer.Option("--layers", metavar="LAYER", help="Layer with a sheet, repeatable. Default: all"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tdsnn.cli import _output
+from tdsnn.cli._completion import zoo_models
 
 _EXAMPLES = """
 Examples:
@@ -25,7 +26,9 @@ Examples:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Zoo entry to train; see `tdsnn-zoo list`.")],
+    name: Annotated[
+        str, typer.Argument(autocompletion=zoo_models, help="Zoo entry to train; see `tdsnn-zoo list`.")
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -57,3 +59,26 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         main(["--version"])
     assert not stopped.value.code
     assert capsys.readouterr().out == f"tdsnn-zoo {version('tdsnn-zoo')}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("bench tsresnet18.f", {"tsresnet18.fashion_mnist"}),
+        ("bench --attack fg", {"fgsm"}),
+        ("bench --metric late", {"latency"}),
+        ("bench --suite standard", {"standard-v1"}),
+        ("info toponet", {"toponet18", "toponet18.fashion_mnist"}),
+        ("data fetch fash", {"fashion_mnist"}),
+    ],
+)
+def test_the_shell_completes_names(typed: str, offered: set[str]) -> None:
+    words = f"tdsnn-zoo {typed}"
+    asked = {
+        "_TDSNN_ZOO_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    script = Path(sys.executable).with_name("tdsnn-zoo")
+    done = subprocess.run([script], env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert offered <= set(done.stdout.split())
