@@ -72,6 +72,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             folder,
         )
         yield folder / "slurm.conf"
+        # What a failed test has left would outlive the daemons.
+        subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, check=True)
+        _until(lambda: not subprocess.check_output(["squeue", "--noheader"], env=environment), folder)
 
 
 def _configure(folder: Path) -> None:
