@@ -205,10 +205,11 @@ def _line(axes: Any, curve: Curve, name: str, colour: str) -> None:
 def _bars(survey: Survey, metric: str) -> Canvas | None:
     """The metric's first figure, for each layer and subject, with its 95 % interval."""
     found = {layer: survey.find(layer, metric) for layer in survey.sheets}
-    layers = [layer for layer, one in found.items() if one]
-    if not layers:
+    layers = list(found)
+    measured = next((one for per_layer in found.values() for one in per_layer.values()), None)
+    if measured is None:
         return None
-    key, first = next(iter(next(iter(found[layers[0]].values())).figures.items()))
+    key, first = next(iter(measured.figures.items()))
     canvas = Canvas(figsize=(1.1 * len(layers) + 1.5, 0.9 * _PANEL), layout="constrained")
     axes = canvas.subplots()
     width = 0.8 / len(survey.subjects)
@@ -218,17 +219,22 @@ def _bars(survey: Survey, metric: str) -> Canvas | None:
             for x, layer in enumerate(layers)
             if name in found[layer] and key in found[layer][name].figures
         ]
-        at = np.array([x for x, _ in rows]) + (place - (len(survey.subjects) - 1) / 2) * width
+        shift = (place - (len(survey.subjects) - 1) / 2) * width
+        at = np.array([x for x, _ in rows]) + shift
         values = np.array([figure.value for _, figure in rows])
         reach = [[f.value - f.low for _, f in rows], [f.high - f.value for _, f in rows]]
         axes.bar(at, values, width, color=_colour(name, place), label=name)
         axes.errorbar(at, values, reach, fmt="none", ecolor="black", elinewidth=1, capsize=2)
+        refused = np.array(sorted({*range(len(layers))} - {x for x, _ in rows})) + shift
+        axes.plot(
+            refused, np.zeros(len(refused)), "x", color=_colour(name, place), markersize=5, clip_on=False
+        )
     axes.set_xticks(range(len(layers)), layers, fontsize=8)
     axes.set_ylabel(f"{key} ({first.unit})" if first.unit else key, fontsize=8)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     canvas.legend(loc="outside upper center", ncols=len(survey.subjects), fontsize=8, frameon=False)
-    _caption(canvas, survey, metric, "Whiskers: 95 % intervals; a missing bar was refused.")
+    _caption(canvas, survey, metric, "Whiskers: 95 % intervals; x: refused.")
     return canvas
 
 
