@@ -44,6 +44,8 @@ _ROOT = 0
 """Whose files everybody trusts."""
 NOTICE = "Preparing compiled operators (about 30 s the first time) ..."
 """What a command says before it asks for the library."""
+FOR_CPUS = "The compiled operators are for CPUs: 'compile' changes nothing on this device."
+"""What a command says where somebody asked for them on another device."""
 STORAGE = {torch.float32: 0, torch.bfloat16: 1}
 """How tensors may be stored, and what the operators call it."""
 

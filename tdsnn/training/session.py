@@ -14,7 +14,7 @@ from tdsnn import manifest as manifests
 from tdsnn.data._base import load_training
 from tdsnn.errors import Interrupted, MissingError, UsageError
 from tdsnn.files import file_error, sha256_of
-from tdsnn.kernels._library import NOTICE
+from tdsnn.kernels._library import FOR_CPUS, NOTICE
 from tdsnn.paths import runs_dir
 from tdsnn.processes import is_main
 from tdsnn.progress import Note, unheard
@@ -89,8 +89,8 @@ def train(
     target = choose_device(device)
     if not is_main():
         note = unheard
-    if manifest.recipe.compile and target.type == "cpu":
-        note(NOTICE)
+    if manifest.recipe.compile:
+        note(NOTICE if target.type == "cpu" else FOR_CPUS)
     stop = Stop()
     try:
         with stop.listening(), _alone(folder, manifest, resume=resume):
