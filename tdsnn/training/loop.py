@@ -20,7 +20,7 @@ from tdsnn.errors import IntegrityError
 from tdsnn.files import file_error
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.origin import Origin
-from tdsnn.processes import present_team
+from tdsnn.processes import launched, present_team
 from tdsnn.runtime import Fetched, fp32_products
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
@@ -72,7 +72,8 @@ class Trainer:
         self.manifest, self.folder, self.train, self.held_out = manifest, folder, train, held_out
         recipe = manifest.recipe
         self.stop = stop or Stop()
-        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        # What it is told holds for all later runs of the process, and alone its device is not asked for.
+        self.accelerator = Accelerator(cpu=device.type == "cpu" and launched() > 1)
         self.processes = self.accelerator.num_processes
         self.team = present_team()
         # Of several processes each has a device of its own, which only the launcher knows.
