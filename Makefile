@@ -1,6 +1,7 @@
 # make bench   from a fresh clone to the comparison of tsresnet18 with its twin under attack
 # make test    linters, types and the whole test suite
 # make fuzz    damages files of every kind for a minute and reads them
+# make gpu     what only a real GPU shows; skips without one
 # make speed   this project beside the stock libraries, about 30 minutes
 # Another interpreter: make test PYTHON=python3.12
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ZOO := $(BIN)/tdsnn-zoo
 
-.PHONY: bench test fuzz speed data clean
+.PHONY: bench test fuzz gpu speed data clean
 
 bench: data
 	@echo "3/4 The checkpoints of tsresnet18 and its twin ..."
@@ -24,6 +25,9 @@ test: .venv/.installed-dev
 
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds 60
+
+gpu: .venv/.installed-dev
+	$(BIN)/python -m pytest -m gpu -s tests
 
 speed: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.speed

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ALONE", "Team", "is_main", "own_device", "present_team", "team"]
+__all__ = ["ALONE", "Team", "is_main", "launched", "own_device", "present_team", "team"]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -26,6 +26,11 @@ _PATIENCE = timedelta(days=7)
 def is_main() -> bool:
     """Whether this is the process that prints and writes. ``torchrun`` says so before torch is imported."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def launched() -> int:
+    """How many processes the launcher started, which work together once they have found each other."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -135,7 +140,7 @@ def present_team() -> Team:
 @contextmanager
 def team() -> Iterator[Team]:
     """The processes that ``torchrun`` started, or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched() == 1:
         yield ALONE
         return
     import torch.distributed as dist

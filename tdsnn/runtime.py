@@ -8,13 +8,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tdsnn.errors import UsageError
 
@@ -56,16 +57,75 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 @contextmanager
+def fp32_products(*, tf32: bool) -> Iterator[None]:
+    """How products and convolutions of fp32 numbers are computed inside the block; then all is as found.
+
+    Args:
+        tf32: whether they may be rounded to TF32, 10 bits of mantissa, where a GPU is faster with it; PyTorch
+            allows that for convolutions. Otherwise they are computed in fp32.
+    """
+    kinds = _kinds_of_products()
+    with ExitStack() as found:
+        # Found first and so restored last, because the older names set these too.
+        for kind in kinds:
+            found.callback(setattr, kind, "fp32_precision", kind.fp32_precision)
+        # Each set of names can no longer be read once somebody has set what only the other one can say.
+        with suppress(RuntimeError):
+            found.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        with suppress(RuntimeError):
+            found.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+            torch.backends.cudnn.allow_tf32 = tf32
+        for kind in kinds:
+            kind.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+
+
+def _kinds_of_products() -> list[Any]:
+    """What has an ``fp32_precision`` of its own, which is newer than PyTorch 2.8."""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        return []
+    return [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+
+
+@contextmanager
 def deterministic() -> Iterator[None]:
     """Full-precision, reproducible cuDNN kernels inside the block; afterwards the settings are as found."""
-    matmul = torch.backends.cuda.matmul
-    tf32 = matmul.allow_tf32
-    matmul.allow_tf32 = False
+    cudnn = torch.backends.cudnn
+    found = cudnn.benchmark, cudnn.deterministic
+    # Not cudnn.flags, which fails where somebody has set the precision by its new name.
+    cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+        with fp32_products(tf32=False):
             yield
     finally:
-        matmul.allow_tf32 = tf32
+        cudnn.benchmark, cudnn.deterministic = found
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, or the tensor itself if it is there; the CPU goes on before a GPU has it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        # From other memory the driver copies twice, and waits for the first time.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+class Fetched:
+    """Numbers (N,) on their way to the CPU; a GPU goes on with what it is asked meanwhile."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers = numbers.detach().to("cpu", non_blocking=True)
+        self._there: Any = None
+        if numbers.device.type == "cuda":
+            with torch.cuda.device(numbers.device):
+                self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._there.record()
+
+    def read(self) -> list[float]:
+        """Wait for them."""
+        if self._there is not None:
+            self._there.synchronize()
+        return [float(number) for number in self._numbers]
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -130,8 +130,8 @@ class Recipe(Table, frozen=True, kw_only=True):
     are fewer operations. 0 leaves it out."""
     clip_norm: Weight = 0.0
     """Largest gradient norm; 0 turns clipping off."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """``bf16`` (autocast) or ``fp32``."""
+    precision: Literal["bf16", "tf32", "fp32"] = "bf16"
+    """``bf16`` (autocast), ``fp32``, or ``tf32``: fp32 whose products a GPU may round to TF32."""
     weight_format: Literal["fp32", "fp16"] = "fp32"
     """``fp16`` rounds the final matrices and kernels to half precision, before statistics are settled and
     anything is measured, so that the checkpoint of half the size is exactly the network that was measured."""

@@ -56,9 +56,6 @@ class Ledger:
         self.waits: Counter[tuple[str, str]] = Counter()
         """(why, line)."""
 
-    def wait(self, why: str) -> None:
-        self.waits[why, _line()] += 1
-
     def total(self) -> tuple[int, int]:
         """Launches and waits so far."""
         return self.launches.total(), self.waits.total()
@@ -74,6 +71,8 @@ class _State:
         self.ledger = Ledger()
         self.pinned: dict[int, torch.UntypedStorage] = {}
         """By address; they are kept alive, so that none is given out again."""
+        self.on_the_way: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Memory of the CPU, and what the device will have written there when somebody has waited."""
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +98,18 @@ class _State:
         self.pinned[copy.untyped_storage().data_ptr()] = copy.untyped_storage()
         return copy
 
+    def fetch(self, values: torch.Tensor) -> torch.Tensor:
+        """A copy that is worth nothing before a wait."""
+        there = torch.full_like(values, torch.nan if values.is_floating_point() else 0)
+        self.on_the_way.append((there, values))
+        return there
+
+    def wait(self, why: str) -> None:
+        self.ledger.waits[why, _line()] += 1
+        for there, values in self.on_the_way:
+            there.copy_(values)
+        self.on_the_way.clear()
+
     def exchange(self, index: int) -> int:
         """Another current device; the one before."""
         before = self.current
@@ -107,6 +118,15 @@ class _State:
 
 
 _state = _State(0)
+
+
+class _Event:
+    """Of ``torch.cuda``: the device reaches it as soon as somebody waits."""
+
+    def record(self, stream: Any = None) -> None: ...
+
+    def synchronize(self) -> None:
+        _state.wait("event")
 
 
 class Remote(torch.Tensor):
@@ -141,7 +161,7 @@ class Remote(torch.Tensor):
         return self.to("cpu").tolist()
 
     def __reduce_ex__(self, protocol: int) -> Any:
-        _state.ledger.wait("device to host")
+        _state.wait("device to host")
         return self.raw.__reduce_ex__(protocol)
 
     def __repr__(self) -> str:
@@ -193,7 +213,6 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not remote and target != _BEHIND.type:
         return func(*args, **kwargs)
     local = [tensor for tensor in tensors if not isinstance(tensor, Remote)]
-    leaves = target == "cpu" or (base == "aten::copy_" and not isinstance(args[0], Remote))
     if remote and base not in _MOVES:
         _refuse_strangers(name, args, local)
     # Kernels of others run on the current device, which in a backward pass PyTorch sets itself.
@@ -202,12 +221,15 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(
             f"{name} was launched while cuda:{_state.current} was current, not {_state.device}."
         )
-    _note(base, name, func, args, kwargs, local, leaves)
+    _note(func, name, args, kwargs, local)
+    leaves = _leaves(kwargs)
     if target is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
     raw_args, raw_kwargs = tree_map(_raw, (args, kwargs))
     out = func(*raw_args, **raw_kwargs)
-    if base in _SCALARS or target == "cpu":
+    if leaves and kwargs.get("non_blocking"):
+        return _state.fetch(out)
+    if base in _SCALARS or leaves:
         return out
     known = {id(tensor.raw): tensor for tensor in remote} | {id(tensor): tensor for tensor in local}
     return tree_map(lambda one: _wrapped(one, known), out)
@@ -236,36 +258,40 @@ def _refuse_strangers(name: str, args: Any, local: list[torch.Tensor]) -> None:
         )
 
 
-def _note(
-    base: str,
-    name: str,
-    func: Any,
-    args: Any,
-    kwargs: dict[str, Any],
-    local: list[torch.Tensor],
-    leaves: bool,
-) -> None:
-    ledger = _state.ledger
+def _note(func: Any, name: str, args: Any, kwargs: dict[str, Any], local: list[torch.Tensor]) -> None:
+    base = func._schema.name
     if base in _MOVES:
-        asynchronous = kwargs.get("non_blocking") or (base == "aten::copy_" and len(args) > 2 and args[2])
-        if leaves:
-            ledger.wait("device to host")
-        # Without pinned memory the driver first copies to its own, and waits for that.
-        elif not (asynchronous and all(map(_state.is_pinned, local))) and any(
-            tensor.ndim or base == "aten::_to_copy" for tensor in local
-        ):
-            ledger.wait("host to device")
+        _note_move(base, args, kwargs, local)
     elif name in _WAITS or base in _WAITS:
-        ledger.wait(name)
+        _state.wait(name)
     elif name in _INDEXING:
         indices = [index for index in args[1] if index is not None]
         if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
-            ledger.wait(f"{name} with a mask")
+            _state.wait(f"{name} with a mask")
         elif local:
-            ledger.wait(f"{name} with indices of the CPU")
+            _state.wait(f"{name} with indices of the CPU")
     views = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
     if not views and base not in _NO_KERNEL:
-        ledger.launches[_line()] += 1
+        _state.ledger.launches[_line()] += 1
+
+
+def _note_move(base: str, args: Any, kwargs: dict[str, Any], local: list[torch.Tensor]) -> None:
+    copy = base == "aten::copy_"
+    asynchronous = kwargs.get("non_blocking") or (copy and len(args) > 2 and args[2])
+    if copy and not isinstance(args[0], Remote):
+        _state.wait("device to host")
+    elif _leaves(kwargs):
+        if not asynchronous:
+            _state.wait("device to host")
+    # Without pinned memory the driver first copies to its own, and waits for that.
+    elif not (asynchronous and all(map(_state.is_pinned, local))) and any(
+        tensor.ndim or not copy for tensor in local
+    ):
+        _state.wait("host to device")
+
+
+def _leaves(kwargs: dict[str, Any]) -> bool:
+    return kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cpu"
 
 
 def _line() -> str:
@@ -296,7 +322,8 @@ def _driver(state: _State) -> dict[str, Callable[..., Any]]:
         "empty_cache": lambda: None,
         "get_rng_state": lambda device: torch.zeros(16, dtype=torch.uint8),
         "set_rng_state": lambda new_state, device: None,
-        "synchronize": lambda device=None: state.ledger.wait("synchronize"),
+        "synchronize": lambda device=None: state.wait("synchronize"),
+        "Event": lambda **_: _Event(),
     }
 
 

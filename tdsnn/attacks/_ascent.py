@@ -138,4 +138,5 @@ class GradientAttack(Attack):
             )
             if objective is not None:
                 found[standing] = self.search(objective, start, eps=eps, norm=norm)
+                objective.finiteness.confirm()
         return found

@@ -64,8 +64,10 @@ class _Samples:
         self.rises += loss > self.loss
         self.gradient, self.loss = gradient, loss
         higher = loss > self.best_loss
-        self.best[higher], self.best_gradient[higher] = self.point[higher], gradient[higher]
-        self.best_loss[higher] = loss[higher]
+        per_image = higher.view(-1, 1, 1, 1)
+        self.best = torch.where(per_image, self.point, self.best)
+        self.best_gradient = torch.where(per_image, gradient, self.best_gradient)
+        self.best_loss = torch.where(higher, loss, self.best_loss)
 
     def check(self, period: int, *, share: float) -> None:
         """At a checkpoint: halve the step and return to the best point where the period gained too little."""
@@ -97,12 +99,11 @@ def climb(objective: Objective, start: Tensor, *, eps: float, norm: str, steps: 
     for step in range(steps):
         outputs, gradient = objective.gradient(samples.point)
         loss = objective.losses(outputs)
-        standing = objective.standing(samples.point, outputs)
-        if not standing.all():
-            kept[samples.place[~standing]] = samples.point[~standing]
+        standing = objective.go_on(samples.point, outputs)
+        if len(standing) < len(samples.place):
+            kept[samples.place] = samples.point
             samples, gradient, loss = samples.at(standing), gradient[standing], loss[standing]
-            objective.keep(standing)
-        if not len(samples.place):
+        if not len(standing):
             return kept
         samples.take(gradient, loss)
         if step in due:

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tdsnn.runtime import send
+
 
 class SampleDraws:
     """One random stream for each sample of a batch.
@@ -47,4 +49,6 @@ class SampleDraws:
         return self._stack([g.standard_normal(like.shape[1:], np.float32) for g in self._generators], like)
 
     def _stack(self, rows: list[NDArray[np.float32]], like: Tensor) -> Tensor:
-        return torch.from_numpy(np.stack(rows)).to(like) if rows else torch.empty_like(like)
+        return (
+            send(torch.from_numpy(np.stack(rows)), like.device).to(like) if rows else torch.empty_like(like)
+        )

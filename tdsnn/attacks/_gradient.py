@@ -37,19 +37,52 @@ def finite(values: Tensor, what: str) -> Tensor:
     Raises:
         GateError: some are NaN or infinite. Such logits have an argmax, so they would pass for a verdict.
     """
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise GateError(
-            f"{bad} of {values.numel()} {what} are not finite, so no verdict can be given.",
-            hint="Check the checkpoint: tdsnn-zoo info NAME",
-        )
+    _refuse(int((~torch.isfinite(values)).sum()), f"of {values.numel()} {what}")
     return values
 
 
-def respond(model: nn.Module, x_NCHW: Tensor) -> Tensor:
+def _refuse(bad: int, what: str) -> None:
+    if bad:
+        raise GateError(
+            f"{bad} {what} are not finite, so no verdict can be given.",
+            hint="Check the checkpoint: tdsnn-zoo info NAME",
+        )
+
+
+Check = Callable[[Tensor, str], Tensor]
+"""As :func:`finite`, which is the one that looks at once."""
+
+
+class Finiteness:
+    """Whether all that a search met was finite. On a GPU each look is a wait, so there one look is enough."""
+
+    def __init__(self) -> None:
+        self._bad: dict[str, Tensor] = {}
+
+    def note(self, values: Tensor, what: str) -> Tensor:
+        """As :func:`finite`, but values of a GPU are looked at by :meth:`confirm`."""
+        if not values.is_cuda:
+            return finite(values, what)
+        bad = (~torch.isfinite(values)).sum()
+        self._bad[what] = self._bad[what] + bad if what in self._bad else bad
+        return values
+
+    def confirm(self) -> None:
+        """Before a verdict is given.
+
+        Raises:
+            GateError: as :func:`finite`.
+        """
+        if self._bad:
+            counts = torch.stack(tuple(self._bad.values())).tolist()
+            for what, bad in zip(self._bad, counts, strict=True):
+                _refuse(bad, what)
+
+
+def respond(model: nn.Module, x_NCHW: Tensor, *, check: Check = finite) -> Tensor:
     """Outputs (N, K) of the model without autograd, all finite."""
     with torch.no_grad():
-        return finite(model(x_NCHW), "logits")
+        return check(model(x_NCHW), "logits")
 
 
 def over_time(model: nn.Module, frames_TNCHW: Tensor) -> Tensor:
@@ -69,13 +102,15 @@ def over_time(model: nn.Module, frames_TNCHW: Tensor) -> Tensor:
         return finite(outputs.mean(0), "logits")
 
 
-def loss_gradient(model: nn.Module, x_NCHW: Tensor, targets: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+def loss_gradient(
+    model: nn.Module, x_NCHW: Tensor, targets: Tensor, loss: Loss, *, check: Check = finite
+) -> tuple[Tensor, Tensor]:
     """Outputs (N, K) at ``x_NCHW`` and the gradient (N, C, H, W) of the loss with respect to it.
 
     The loss is summed, so a sample's gradient does not depend on how many others share the batch.
     """
     x = x_NCHW.detach().requires_grad_(True)
     with torch.enable_grad():
-        outputs = finite(model(x), "logits")
+        outputs = check(model(x), "logits")
         (gradient,) = torch.autograd.grad(loss(outputs, targets).sum(), x)
-    return outputs.detach(), finite(gradient, "input gradients")
+    return outputs.detach(), check(gradient, "input gradients")

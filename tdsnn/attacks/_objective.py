@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tdsnn.attacks._gradient import Loss, loss_gradient, respond
+from tdsnn.attacks._gradient import Finiteness, Loss, loss_gradient, respond
 from tdsnn.errors import GateError
 from tdsnn.kernels.surrogates import Surrogate
 from tdsnn.tasks._base import Task
@@ -59,19 +59,26 @@ class Objective:
         self.model, self.x, self.y, self.task, self.draws = model, x, y, task, draws
         self.targets = y if targets is None else targets
         self.loss = task.loss if loss is None else loss
+        self.finiteness = Finiteness()
         self._through = through(source or model, surrogate)
         self._own_answers = source is None and (surrogate is None or not surrogate.replaces_spikes)
 
     def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (N, K) at ``points`` (N, C, H, W), and the gradient of the loss there."""
-        outputs, gradient = loss_gradient(self._through, points, self.targets, self.loss)
+        outputs, gradient = self._loss_gradient(points)
         for draw in range(1, self.draws):
-            others = loss_gradient(self._through, points, self.targets, self.loss)
+            others = self._loss_gradient(points)
             # A running mean, so that one draw is taken exactly as it is.
             outputs, gradient = (
                 a.lerp(b, 1 / (draw + 1)) for a, b in zip((outputs, gradient), others, strict=True)
             )
-        return outputs if self._own_answers else respond(self.model, points), gradient
+        if not self._own_answers:
+            outputs = respond(self.model, points, check=self.finiteness.note)
+        return outputs, gradient
+
+    def _loss_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        check = self.finiteness.note
+        return loss_gradient(self._through, points, self.targets, self.loss, check=check)
 
     def losses(self, outputs: Tensor) -> Tensor:
         """(N,)."""
@@ -83,8 +90,15 @@ class Objective:
         unchanged = (points == self.x).flatten(1).all(1)
         return (self.task.score(outputs, self.y) > self.task.floor) | unchanged
 
-    def keep(self, places: Tensor) -> None:
-        """Go on with the samples at ``places`` (N,) bool alone."""
+    def go_on(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Indices (M,) of the samples that still stand; from now on all is about them alone."""
+        # The one wait of a step: its length says all that a search has to know.
+        places = self.standing(points, outputs).nonzero().squeeze(1)
+        if len(places) < len(points):
+            self._keep(places)
+        return places
+
+    def _keep(self, places: Tensor) -> None:
         self.x, self.y, self.targets = self.x[places], self.y[places], self.targets[places]
         keep = getattr(self._through, "keep_samples", None)
         if keep is not None and self._through is not self.model:

@@ -57,13 +57,13 @@ class PGD(GradientAttack):
         ball, kept = BALLS[norm], start.clone()
         active = torch.arange(len(start), device=start.device)
         for _ in range(self.steps):
-            outputs, gradient = objective.gradient(kept[active])
-            standing = objective.standing(kept[active], outputs)
-            if not standing.all():
-                active, gradient = active[standing], gradient[standing]
-                objective.keep(standing)
-            if not len(active):
+            points = kept[active]
+            outputs, gradient = objective.gradient(points)
+            standing = objective.go_on(points, outputs)
+            if not len(standing):
                 break
-            moved = kept[active] + self.step_fraction * eps * ball.steepest(gradient)
+            if len(standing) < len(active):
+                active, points, gradient = active[standing], points[standing], gradient[standing]
+            moved = points + self.step_fraction * eps * ball.steepest(gradient)
             kept[active] = ball.project(moved, objective.x, eps)
         return kept

@@ -52,21 +52,21 @@ class SAPGD(GradientAttack):
         mean, square = torch.zeros_like(start), torch.zeros_like(start)
         active = torch.arange(len(start), device=start.device)
         for step in range(self.steps):
-            outputs, gradient = objective.gradient(kept[active])
-            standing = objective.standing(kept[active], outputs)
-            if not standing.all():
-                active, gradient = active[standing], gradient[standing]
-                mean, square = mean[standing], square[standing]
-                objective.keep(standing)
-            if not len(active):
+            points = kept[active]
+            outputs, gradient = objective.gradient(points)
+            standing = objective.go_on(points, outputs)
+            if not len(standing):
                 break
+            if len(standing) < len(active):
+                active, points, gradient = active[standing], points[standing], gradient[standing]
+                mean, square = mean[standing], square[standing]
             if step in due:
                 step_size /= 2
             gradient = _by_mean(gradient, gradient.abs())
             mean = MOMENTUM * mean + gradient
             square = SQUARE_DECAY * square + _by_mean(gradient.square(), gradient.square())
             scaled = mean / square.sqrt().clamp(min=torch.finfo(square.dtype).tiny)
-            moved = kept[active] + step_size * scaled.clamp(-1, 1)
+            moved = points + step_size * scaled.clamp(-1, 1)
             kept[active] = BALLS[norm].project(moved, objective.x, eps)
         return kept
 

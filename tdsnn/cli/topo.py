@@ -61,6 +61,7 @@ _Twin = Annotated[bool, typer.Option("--twin/--no-twin", help="Measure the twin 
 _Fresh = Annotated[
     bool, typer.Option("--fresh-sheets", help="Lay out new retinotopic sheets instead of the model's own.")
 ]
+_Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:INDEX.")]
 
 
 @app.command("show")
@@ -72,6 +73,7 @@ def show_command(
     out: _Out = None,
     fresh_sheets: _Fresh = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of resamples and of the shuffled control.")] = 0,
+    device: _Device = "auto",
     full: Annotated[bool, typer.Option("--full", help="Show every figure of every layer.")] = False,
     as_json: _output.JsonFlag = False,
 ) -> None:
@@ -97,6 +99,7 @@ def show_command(
             out=out,
             fresh=fresh_sheets,
             seed=seed,
+            device=device,
             progress=progress,
         )
     if as_json:
@@ -120,6 +123,7 @@ def optimise_command(
     ] = 100.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the places and of the swaps.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint that DIR has.")] = False,
+    device: _Device = "auto",
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Lay out new sheets for a model and let units that respond alike to gratings become neighbours.
@@ -135,11 +139,18 @@ def optimise_command(
 
     words = ["tdsnn-zoo", "topo", "optimise", name, "--out", str(out)]
     words += ["--attempts-per-unit", f"{attempts:g}", "--seed", str(seed)]
+    words += ["--device", device] if device != "auto" else []
     again = shlex.join([*words, *(["--force"] if force else [])])
     with _progress.bar() as progress:
         try:
             sheets = optimise_sheets(
-                name, out=out, attempts_per_unit=attempts, seed=seed, force=force, progress=progress
+                name,
+                out=out,
+                attempts_per_unit=attempts,
+                seed=seed,
+                force=force,
+                device=device,
+                progress=progress,
             )
         except KeyboardInterrupt as stop:
             raise Interrupted("Stopped; the search was saved.", hint=f"Go on with: {again}") from stop

@@ -34,7 +34,7 @@ def command(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set epochs=N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME.")] = None,
     auxiliary: Annotated[
         str | None,

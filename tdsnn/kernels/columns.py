@@ -73,6 +73,10 @@ def _save_context(ctx: Any, matrix_RU: Tensor, columns_MN: Tensor) -> None:
 
 def _scatter_eager(grad_MRN: Tensor, columns_MN: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     """The matrix (R, U) that is zero but for the sums of the gradients of each chosen column."""
+    if grad_MRN.device.type == "cuda":
+        # How many columns are distinct would be known only after a wait.
+        sums = grad_MRN.new_zeros(grad_MRN.shape[1], length)
+        return sums.index_add_(1, columns_MN.flatten(), grad_MRN.transpose(0, 1).flatten(1)).to(dtype)
     distinct, index_in_distinct = torch.unique(columns_MN.flatten(), return_inverse=True)
     # A small matrix product adds what goes to the same column; scatter_add takes several times as long.
     one_hot = F.one_hot(index_in_distinct, len(distinct)).to(grad_MRN.dtype)

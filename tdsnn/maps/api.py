@@ -20,6 +20,7 @@ from tdsnn.maps.survey import Survey, survey
 from tdsnn.progress import Progress, silent
 from tdsnn.registry import suggest
 from tdsnn.schema import Topography
+from tdsnn.topography.outputs import device_of
 from tdsnn.topography.preparation import fresh_sheets, prepare_sheets
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.zoo import Opened
@@ -38,6 +39,7 @@ def topo(
     out: str | Path | None = None,
     fresh: bool = False,
     seed: int = 0,
+    device: str = "auto",
     progress: Progress = silent,
 ) -> Survey:
     """Topographic metrics of a model, its twin and a control with shuffled positions, on the same sheets.
@@ -51,6 +53,7 @@ def topo(
         out: folder for ``survey.json``, all its tables, and the figures, PNG and SVG.
         fresh: lay out new retinotopic sheets instead of the model's own.
         seed: of resamples, of the shuffled control, and of new sheets.
+        device: where the networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         progress: told what is being measured or drawn.
 
     Returns:
@@ -61,12 +64,12 @@ def topo(
         MissingError: stimuli of a metric that was asked for are not on this machine.
         MissingError, IntegrityError: as :func:`tdsnn.load`.
     """
-    chosen = _choose(os.fspath(name), twin=twin, layers=layers, fresh=fresh, seed=seed)
+    chosen = _choose(os.fspath(name), twin=twin, layers=layers, fresh=fresh, seed=seed, device=device)
     if out is not None:
         _require_own(Path(out), chosen.subjects)
     # After all that can be refused, because it can take half a minute.
     for opened in chosen.subjects.values():
-        opened.model.compile_operators()
+        _compile(opened)
     found = survey(
         {subject: opened.model for subject, opened in chosen.subjects.items()},
         chosen.sheets,
@@ -91,6 +94,7 @@ def optimise_sheets(
     attempts_per_unit: float = 100.0,
     seed: int = 0,
     force: bool = False,
+    device: str = "auto",
     progress: Progress = silent,
 ) -> Mapping[str, CorticalSheet]:
     """Lay out new sheets and let units that respond alike to gratings become neighbours.
@@ -103,6 +107,7 @@ def optimise_sheets(
         attempts_per_unit: swaps tried for each unit, above 0.
         seed: of the places and of the swaps.
         force: replace the checkpoint that ``out`` has.
+        device: as of :func:`topo`.
         progress: told how far the search in each layer is.
 
     Returns:
@@ -115,8 +120,8 @@ def optimise_sheets(
     """
     if not force:
         require_free(Path(out))
-    opened = zoo.open_model(name)
-    opened.model.compile_operators()
+    opened = zoo.open_model(name, device=device)
+    _compile(opened)
     shape = DATASETS.load(opened.config.dataset).shape
     specs = opened.model.sheet_specs.values()
     topography = Topography(sheet_seed=seed, attempts_per_unit=attempts_per_unit)
@@ -148,6 +153,11 @@ def _require_own(out: Path, subjects: Mapping[str, Opened]) -> None:
         )
 
 
+def _compile(opened: Opened) -> None:
+    if device_of(opened.model).type == "cpu":
+        opened.model.compile_operators()
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Chosen:
     """What a survey is about."""
@@ -159,13 +169,13 @@ class _Chosen:
     """(C, H, W) of the images."""
 
 
-def _choose(name: str, *, twin: bool, layers: Sequence[str], fresh: bool, seed: int) -> _Chosen:
+def _choose(name: str, *, twin: bool, layers: Sequence[str], fresh: bool, seed: int, device: str) -> _Chosen:
     meant = naming.parse(name)
     entry = manifest.resolve(meant) if isinstance(meant, str) else None
-    opened = zoo.open_model(name)
+    opened = zoo.open_model(name, device=device)
     subjects = {opened.config.name: opened}
     if twin and entry is not None and entry.topographic:
-        subjects[f"{entry.twin} (twin)"] = zoo.open_model(entry.twin)
+        subjects[f"{entry.twin} (twin)"] = zoo.open_model(entry.twin, device=device)
     shape = DATASETS.load(opened.config.dataset).shape
     sheets = opened.model.sheets
     if fresh:

@@ -40,6 +40,12 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
     Raises:
         UsageError: a count below 1 or fewer than 5 units.
     """
+    units_MN = sample_units(sheet, count=count, units=units, generator=generator)
+    return Clusters(sheet=sheet, units=units_MN, proximity=sheet.proximity(sheet.positions[units_MN]))
+
+
+def sample_units(sheet: CorticalSheet, *, count: int, units: int, generator: torch.Generator) -> Tensor:
+    """The units (M, N) of :func:`sample_clusters` alone; arguments and errors are its own."""
     positions = sheet.positions
     size = min(units, positions.shape[0])
     if count < 1 or size < MIN_UNITS:
@@ -58,8 +64,7 @@ def sample_clusters(sheet: CorticalSheet, *, count: int, units: int, generator: 
         else:
             distance = (positions - centre).abs().amax(1)
             chosen.append(distance.topk(size, largest=False, sorted=False).indices)
-    units_MN = torch.stack(chosen)
-    return Clusters(sheet=sheet, units=units_MN, proximity=sheet.proximity(positions[units_MN]))
+    return torch.stack(chosen)
 
 
 def gather(output: Tensor, clusters: Clusters, *, compiled: bool = False) -> Tensor:

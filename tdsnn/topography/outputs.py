@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
+from tdsnn.runtime import deterministic
 from tdsnn.topography.layouts import SheetSpec, has_time
 
 
@@ -126,11 +127,12 @@ def declared(model: nn.Module, layer: str | SheetSpec) -> tuple[str, SheetSpec |
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Inside the block the model is in eval mode, without gradients; yields the device of its weights."""
+    """Inside the block the model is in eval mode, in full precision and without gradients; yields the device
+    of its weights."""
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), deterministic():
             yield device_of(model)
     finally:
         model.train(training)

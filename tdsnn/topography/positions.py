@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tdsnn.errors import GateError, IntegrityError, UsageError
 from tdsnn.kernels.swaps import swap_places
 from tdsnn.progress import Progress, silent
+from tdsnn.runtime import fp32_products
 from tdsnn.topography.clusters import MIN_UNITS, sample_clusters
 from tdsnn.topography.correlation import pair_correlation
 from tdsnn.topography.sheets import CorticalSheet
@@ -100,6 +101,7 @@ class PositionSearch:
         """Whether the attempts are used up."""
         return state.attempts >= self.budget
 
+    @fp32_products(tf32=False)
     def advance(self, state: PositionState) -> PositionState:
         """One round.
 

@@ -60,13 +60,18 @@ class Adversary:
         ball = BALLS[self._settings.norm]
         draws = SampleDraws(seed=self._recipe.seed, stream=f"training/{epoch}", indices=indices.numpy())
         x = ball.project(images + self._eps * ball.draw(draws, images), images, self._eps)
+        finite: Tensor | bool = True
         with _buffers_kept(model):
             for _ in range(self._settings.steps):
                 gradient = self._gradient(model, x, targets)
-                if not gradient.isfinite().all():
-                    raise diverged("input gradient", epoch=epoch, step=step)
-                moved = x + self._settings.step_fraction * self._eps * ball.steepest(gradient)
+                finite = gradient.isfinite().all() & finite
+                moved = x + self._settings.step_fraction * self._eps * ball.steepest(
+                    gradient.nan_to_num(0.0, 0.0, 0.0)
+                )
                 x = ball.project(moved, images, self._eps)
+        # Once, because on a GPU each look is a wait.
+        if not finite:
+            raise diverged("input gradient", epoch=epoch, step=step)
         return x
 
     def _gradient(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:

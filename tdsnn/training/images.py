@@ -11,6 +11,7 @@ from torch import Tensor
 from tdsnn.data._augment import WHOLE, Part, augment
 from tdsnn.data._base import Split
 from tdsnn.errors import UsageError
+from tdsnn.runtime import send
 from tdsnn.schema import Recipe
 from tdsnn.training._draws import batches, generator
 
@@ -24,7 +25,7 @@ def prepare(
     part: Part = WHOLE,
 ) -> Tensor:
     """Augmented images (N, C, H, W) in [0, 1], channels last, on the device, from uint8 ones."""
-    x = augment(images, augmentation, generator=generator, part=part).to(device, non_blocking=True)
+    x = send(augment(images, augmentation, generator=generator, part=part), device)
     return x.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
@@ -71,4 +72,4 @@ class Batches:
         draws = generator(self._recipe.seed, "augment", epoch, step, 0)
         images = torch.from_numpy(self._split.images[rows.numpy()])
         x = prepare(images, self._recipe.augmentation, generator=draws, device=self._device, part=part)
-        return x, torch.from_numpy(self._split.labels[rows.numpy()]).to(self._device)
+        return x, send(torch.from_numpy(self._split.labels[rows.numpy()]), self._device)

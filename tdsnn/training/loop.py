@@ -21,7 +21,8 @@ from tdsnn.errors import IntegrityError
 from tdsnn.files import file_error
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.origin import Origin
-from tdsnn.processes import present_team
+from tdsnn.processes import launched, present_team
+from tdsnn.runtime import Fetched, fp32_products
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
@@ -72,7 +73,8 @@ class Trainer:
         self.manifest, self.folder, self.train, self.held_out = manifest, folder, train, held_out
         recipe = manifest.recipe
         self.stop = stop or Stop()
-        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        # What it is told holds for all later runs of the process, and alone its device is not asked for.
+        self.accelerator = Accelerator(cpu=device.type == "cpu" and launched() > 1)
         self.processes = self.accelerator.num_processes
         self.team = present_team()
         # Of several processes each has a device of its own, which only the launcher knows.
@@ -158,21 +160,10 @@ class Trainer:
         Raises:
             GateError: a loss is not finite; the last saved state stays as it is.
         """
-        done, saved = 0, time.monotonic()
         try:
-            while self.position.epoch < self.manifest.recipe.epochs:
-                for line in self._epoch():
-                    if self.accelerator.is_main_process:
-                        watcher.step(line)
-                    done += 1
-                    if done == stop_after:
-                        self.save()
-                        return
-                    if time.monotonic() - saved > _SAVE_EVERY_S:
-                        self.save()
-                        saved = time.monotonic()
-                self._close_epoch(watcher)
-                saved = time.monotonic()
+            with fp32_products(tf32=self.manifest.recipe.precision == "tf32"):
+                if not self._train(watcher, stop_after=stop_after):
+                    return
         except KeyboardInterrupt:
             self.save()
             raise
@@ -180,6 +171,24 @@ class Trainer:
             self._finish()
             name, dataset = self.manifest.name, self.manifest.dataset
             zoo.save(self.model, self.folder / CHECKPOINT, name=name, dataset=dataset)
+
+    def _train(self, watcher: Watcher, *, stop_after: int | None) -> bool:
+        """All steps that are left, or ``stop_after``; whether none is left."""
+        done, saved = 0, time.monotonic()
+        while self.position.epoch < self.manifest.recipe.epochs:
+            for line in self._epoch():
+                if self.accelerator.is_main_process:
+                    watcher.step(line)
+                done += 1
+                if done == stop_after:
+                    self.save()
+                    return False
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    self.save()
+                    saved = time.monotonic()
+            self._close_epoch(watcher)
+            saved = time.monotonic()
+        return True
 
     def _finish(self) -> None:
         """Turn the model into the one to publish: averaged weights, settled statistics, eval mode."""
@@ -221,7 +230,7 @@ class Trainer:
                 self.meter.add(parts)
             yield self._line()
 
-    def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def _step(self, chosen: Tensor, *, epoch: int, step: int) -> dict[str, float]:
         recipe = self.manifest.recipe
         # Those of the middle of the step: at its start the first would be zero.
         set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.batches.steps)
@@ -236,11 +245,15 @@ class Trainer:
             fraction=step / self.batches.steps,
             with_shares=not self.meter.steps,
         )
-        if not math.isfinite(losses.total.item()):
-            found = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.parts.items())
-            raise diverged("loss", epoch=epoch, step=step, found=f" ({found})")
+        fetched = Fetched(torch.stack((losses.total, *losses.parts.values())))
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
+        # The one wait of a step: a GPU has the backward pass to do meanwhile.
+        total, *values = fetched.read()
+        parts = dict(zip(losses.parts, values, strict=True))
+        if not math.isfinite(total):
+            found = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
+            raise diverged("loss", epoch=epoch, step=step, found=f" ({found})")
         if recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
@@ -248,7 +261,7 @@ class Trainer:
             self.average.update(self.model)
         if losses.shares is not None:
             self.meter.shares = losses.shares
-        return losses.parts
+        return parts
 
     def _batch(self, rows: Tensor, *, epoch: int, step: int, part: Part = WHOLE) -> tuple[Tensor, Tensor]:
         """Images as the network is to see them, and their targets."""

@@ -88,6 +88,9 @@ class Objective:
             shares = None
             if self.spatial:
                 spatial = self.spatial(layers, generator=generator(recipe.seed, "clusters", epoch, step))
+                if images.is_cuda:
+                    # The CPU has time while the GPU works; after the last step of an epoch it is for nothing.
+                    self.spatial.ahead(generator(recipe.seed, "clusters", epoch, step + 1))
                 parts |= spatial.parts
                 if with_shares:
                     shares = gradient_shares(terms | spatial.terms, self._model.parameters(), team=self._team)

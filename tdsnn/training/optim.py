@@ -87,11 +87,10 @@ class Muon(torch.optim.Optimizer):
         ahead = weight.grad.lerp(momentum, _MOMENTUM)
         direction = orthogonalise(_matrix(ahead)).to(weight.dtype)
         length = direction.norm()
-        if length > 0:
-            size = lr * math.sqrt(len(weight)) / length
-            out, channels, *kernel = weight.shape
-            weight.sub_((direction * size).view(out, *kernel, channels).permute(0, 3, 1, 2))
-            _keep_norm(weight)
+        size = lr * math.sqrt(len(weight)) / length.clamp(min=1e-12)
+        out, channels, *kernel = weight.shape
+        weight.sub_((direction * size).view(out, *kernel, channels).permute(0, 3, 1, 2))
+        _keep_norm(weight, where=length > 0)
 
     def _adamw(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         for weight in weights:
@@ -132,7 +131,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     x = x / x.norm().clamp(min=1e-12)
     for _ in range(_ITERATIONS):
         square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     result: Tensor = x.T if tall else x
     return result
 
@@ -143,8 +142,9 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _keep_norm(weight: Tensor) -> None:
-    weight.mul_(math.sqrt(len(weight)) / weight.norm().clamp(min=1e-12))
+def _keep_norm(weight: Tensor, *, where: Tensor | None = None) -> None:
+    scale = math.sqrt(len(weight)) / weight.norm().clamp(min=1e-12)
+    weight.mul_(scale if where is None else torch.where(where, scale, 1.0))
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -200,8 +200,9 @@ class Average:
         """Move towards the model's current values."""
         self.steps += 1
         weight = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.values[key].lerp_(value, weight)
-            else:
-                self.values[key].copy_(value)
+        state = model.state_dict()
+        moving = [key for key, value in state.items() if value.is_floating_point()]
+        counted = [key for key in state if key not in set(moving)]
+        torch._foreach_lerp_([self.values[key] for key in moving], [state[key] for key in moving], weight)
+        if counted:
+            torch._foreach_copy_([self.values[key] for key in counted], [state[key] for key in counted])

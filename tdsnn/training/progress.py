@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from tdsnn.schema import Recipe
 
 
@@ -50,10 +48,10 @@ class Meter:
         self.shares: dict[str, float] = dict(kept["shares"])
         self._started, self._before = time.perf_counter(), self.steps
 
-    def add(self, parts: Mapping[str, Tensor]) -> None:
+    def add(self, parts: Mapping[str, float]) -> None:
         self.steps += 1
         for key, value in parts.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+            self.sums[key] = self.sums.get(key, 0.0) + value
 
     def stored(self) -> dict[str, Any]:
         return {"steps": self.steps, "sums": self.sums, "shares": self.shares}

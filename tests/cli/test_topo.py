@@ -17,6 +17,7 @@ from tdsnn.metrics._base import UnitMap
 from tdsnn.topography.layouts import SheetSpec
 from tdsnn.topography.sheets import build_sheets
 from tests.networks import network
+from tests.second_device import second_device
 
 LAYER = "layer1.0"
 
@@ -161,3 +162,16 @@ def test_the_view_shows_hue_where_neighbours_agree_and_grey_where_not() -> None:
 def _saturation(colour: str) -> float:
     channels = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
     return (max(channels) - min(channels)) / max(channels)
+
+
+def test_it_runs_on_the_device_that_was_asked_for(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = answer(capsys, str(checkpoint), "--metric", "orientation", "--device", "cpu")
+    with second_device(1):
+        there = answer(capsys, str(checkpoint), "--metric", "orientation", "--device", "cuda:1")
+    assert there["environment"]["device"] == "cuda:1"
+    assert there["entries"] == here["entries"]
+    for command in ([], ["optimise", "--out", "never"]):
+        assert run(*command, str(checkpoint), "--device", "cuda:9") == 2
+    assert "'cuda:9' is not on this machine" in capsys.readouterr().err

@@ -234,7 +234,7 @@ def test_training_gives_the_same_weights(
 ) -> None:
     """Whatever was trained before in this process, and wherever."""
     weights = []
-    for number, on in enumerate(("cpu", device, "cpu")):
+    for number, on in enumerate((device, "cpu", device)):
         run = Trainer(
             small(*changes, name=name),
             folder=tmp_path / str(number),
@@ -246,7 +246,7 @@ def test_training_gives_the_same_weights(
         run.run(Quiet(), stop_after=2)
         assert {str(parameter.device) for parameter in run.model.parameters()} == {on}
         weights.append({key: value.cpu() for key, value in run.model.state_dict().items()})
-    first, there, again = weights
-    for key, value in first.items():
+    there, here, again = weights
+    for key, value in here.items():
         torch.testing.assert_close(there[key], value, rtol=1e-3, atol=1e-4)
-        assert torch.equal(again[key], value)
+        assert torch.equal(again[key], there[key])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tdsnn.errors import UsageError
 from tdsnn.schema import Topography
 from tdsnn.topography.layouts import Layout, SheetSpec
-from tdsnn.topography.outputs import CapturedOutputs, capture_outputs, sheet_shapes
+from tdsnn.topography.outputs import CapturedOutputs, capture_outputs, evaluating, sheet_shapes
 from tdsnn.topography.preparation import fresh_sheets
 from tdsnn.topography.responses import StimulusSet, record_responses
 
@@ -184,3 +184,14 @@ def test_sheets_and_responses_have_the_units_of_the_layer(form: str) -> None:
     with capture_outputs(net, [spec(form)]) as outputs, torch.no_grad():
         net(images(5))
     torch.testing.assert_close(answers.rates, spec(form).units(outputs["layer"]).mean(0))
+
+
+def test_what_is_measured_is_in_full_precision() -> None:
+    seen, cudnn = [], torch.backends.cudnn
+    model = Net("maps", "whole")
+    model.layer.register_forward_hook(lambda *_: seen.append((cudnn.allow_tf32, cudnn.deterministic)))
+    before = cudnn.allow_tf32, cudnn.deterministic
+    with evaluating(model):
+        model(torch.rand(2, 1, 4, 4))
+    assert seen == [(False, True)]
+    assert (cudnn.allow_tf32, cudnn.deterministic) == before

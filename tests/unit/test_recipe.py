@@ -42,7 +42,10 @@ def test_settings_are_typed() -> None:
             "optimizer=adam",
             "'adamw', 'muon' or 'sgd' for 'recipe.optimizer', not 'adam'; did you mean 'adamw'?",
         ),
-        ("precision=fp31", "'bf16' or 'fp32' for 'recipe.precision', not 'fp31'; did you mean 'fp32'?"),
+        (
+            "precision=fp31",
+            "'bf16', 'fp32' or 'tf32' for 'recipe.precision', not 'fp31'; did you mean 'fp32'?",
+        ),
         ('augmentation=["flop"]', "for 'recipe.augmentation[0]', not 'flop'; did you mean 'flip'?"),
         ("augmentation=flip", "a list for 'recipe.augmentation', not 'flip'"),
         ("model.widht=8", "unknown key 'model.arguments.widht'; did you mean 'width'?"),

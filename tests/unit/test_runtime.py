@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import subprocess
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 
 from tdsnn.errors import UsageError
-from tdsnn.runtime import choose_device, code_digest, deterministic, environment, git_state
+from tdsnn.runtime import choose_device, code_digest, deterministic, environment, fp32_products, git_state
 
 
 def test_devices_are_chosen_from_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,12 +39,72 @@ def test_the_environment_names_versions_and_threads() -> None:
 
 
 def test_deterministic_kernels_are_only_asked_for_inside_the_block() -> None:
-    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
     with deterministic():
-        assert torch.backends.cudnn.deterministic
-        assert not torch.backends.cudnn.allow_tf32
+        assert cudnn.deterministic
+        assert not cudnn.benchmark
+        assert not cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
-    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == before
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == before
+
+
+def precisions() -> dict[str, object]:
+    """All that PyTorch says of the precision of products, by either set of names."""
+    backends, said = torch.backends, {}
+    for name, read in {
+        "products, old": torch.get_float32_matmul_precision,
+        "convolutions, old": lambda: backends.cudnn.allow_tf32,
+        "products": lambda: backends.cuda.matmul.fp32_precision,
+        "convolutions": lambda: backends.cudnn.conv.fp32_precision,
+        "recurrent": lambda: backends.cudnn.rnn.fp32_precision,
+        "cuDNN": lambda: backends.cudnn.fp32_precision,
+        "all": lambda: backends.fp32_precision,
+    }.items():
+        try:
+            said[name] = read()
+        except RuntimeError:
+            said[name] = "cannot be read"
+    return said
+
+
+def holds_precision(chosen: str, tf32: bool) -> None:
+    """The blocks mean what they say, and leave all as it was set by ``chosen``."""
+    exec(chosen, {"backends": torch.backends})
+    found = precisions()
+    for _ in range(2):
+        with fp32_products(tf32=tf32):
+            inside = precisions()
+            with deterministic():
+                assert precisions()["convolutions"] == "ieee"
+            assert precisions() == inside
+        wanted = "tf32" if tf32 else "ieee"
+        assert [inside[kind] for kind in ("products", "convolutions", "recurrent")] == [wanted] * 3
+        assert precisions() == found
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch before 2.9")
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "pass",
+        "backends.cuda.matmul.allow_tf32 = True",
+        "backends.cudnn.allow_tf32 = False",
+        "backends.cuda.matmul.fp32_precision = 'tf32'",
+        "backends.cudnn.conv.fp32_precision = 'ieee'",
+        "backends.cudnn.fp32_precision = 'tf32'",
+        "backends.fp32_precision = 'ieee'",
+        "backends.fp32_precision = 'tf32'",
+    ],
+)
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.filterwarnings("ignore:Please use the new API")
+def test_precision_is_what_was_asked_for_whoever_set_it_before(chosen: str, tf32: bool) -> None:
+    # In a process of its own: what mixes old and new names cannot be taken back.
+    process = get_context("fork").Process(target=holds_precision, args=(chosen, tf32))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_code_digest_covers_its_parts_and_whole_packages_of_plug_ins(

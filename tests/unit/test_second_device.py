@@ -13,6 +13,7 @@ from second_device import second_device
 from torch import Tensor, nn
 
 from tdsnn.models._neurons import LIF, LIFConfig
+from tdsnn.runtime import Fetched
 from tdsnn.topography.losses.stc import stc_terms
 
 HERE = torch.arange(6.0).view(2, 3)
@@ -161,3 +162,14 @@ def test_faults_in_the_project_are_found() -> None:
         there.layer2[0].downsample.to("cpu")
         with pytest.raises(RuntimeError, match=r"_residual\.py|convolution\.py"):
             there(pictures(1).to("cuda"))
+
+
+def test_what_is_fetched_is_worth_nothing_before_somebody_waited() -> None:
+    with second_device() as ledger:
+        x = torch.ones(2, device="cuda")
+        early = x.to("cpu", non_blocking=True)
+        assert early.isnan().all()
+        assert not ledger.waits
+        assert Fetched(2 * x).read() == [2, 2]
+        assert ledger.total()[1] == 1
+        assert early.tolist() == [1, 1], "copies come one after the other"

@@ -38,6 +38,7 @@ from tdsnn.training.state import (
     write_settings,
 )
 from tdsnn.weights import read_checkpoint
+from tests.second_device import second_device
 from tests.training import SMALL, Quiet, make_split, small, trainer
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -400,3 +401,34 @@ def test_the_device_that_was_asked_for_is_the_one(tmp_path: Path, split: Split) 
     run = Trainer(small(), folder=tmp_path, train=split, held_out=split, device=device)
     assert run.device == device
     assert {parameter.device.type for parameter in run.model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_products_are_rounded_only_if_the_recipe_says_so(
+    precision: str, tf32: bool, tmp_path: Path, split: Split
+) -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    run = trainer(small(f"precision={precision}", name="sresnet18"), tmp_path, split)
+    seen, before = [], (cudnn.allow_tf32, matmul.allow_tf32)
+    run.model.register_forward_hook(lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32)))
+    run.run(Quiet(), stop_after=1)
+    assert seen == [(tf32, tf32)]
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_operators_for_cpus_are_not_left_out_in_silence(
+    wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(session, "_train", lambda *_, **__: None)
+    with second_device():
+        session.train(
+            "sresnet18",
+            settings=[f"compile={str(wanted).lower()}"],
+            device="cuda:0",
+            run_dir=tmp_path,
+            note=notes.append,
+        )
+    assert [note for note in notes if "Spiking layers run on: " in note] == notes
+    assert bool(notes) == wanted

@@ -7,20 +7,20 @@ from tdsnn.topography.losses._base import (
     SpatialLoss,
     SpatialTerms,
     alpha_alone,
-    draw_clusters,
     read_options,
     weigh,
 )
+from tdsnn.topography.losses._draws import ClusterDraws
 
 __all__ = [
     "SPATIAL_LOSSES",
+    "ClusterDraws",
     "Sheeted",
     "SpatialLoss",
     "SpatialTerms",
     "Table",
     "Topography",
     "alpha_alone",
-    "draw_clusters",
     "read_options",
     "weigh",
 ]

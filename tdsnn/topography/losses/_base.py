@@ -19,7 +19,7 @@ from tdsnn.errors import TdsnnError, UsageError
 from tdsnn.processes import ALONE, Team
 from tdsnn.registry import Registry
 from tdsnn.schema import TOPOGRAPHY_FIELDS, Table, Topography, plain
-from tdsnn.topography.clusters import Clusters, sample_clusters
+from tdsnn.topography.losses._draws import ClusterDraws
 from tdsnn.topography.sheets import CorticalSheet
 from tdsnn.validation import check
 
@@ -63,9 +63,16 @@ class SpatialLoss(ABC):
     """The processes that share a batch; a loss that looks at outputs is one of the whole batch."""
     layers: tuple[str, ...] = ()
     """Modules whose outputs are recorded for the loss; empty for a loss on the weights."""
+    draws: ClusterDraws | None = None
+    """Neighbourhoods that it looks at; None of a loss that draws none."""
 
     @abstractmethod
     def __init__(self, model: Sheeted, topography: Topography) -> None: ...
+
+    def ahead(self, generator: torch.Generator) -> None:
+        """Begin to draw, on another thread, what a call with a generator in this state will need."""
+        if self.draws is not None:
+            self.draws.ahead(generator)
 
     @abstractmethod
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
@@ -154,13 +161,6 @@ def weigh(
     return SpatialTerms(total, weighted, {name: value.detach() for name, value in values.items()})
 
 
-def draw_clusters(sheet: CorticalSheet, topography: Topography, *, generator: torch.Generator) -> Clusters:
-    """As many neighbourhoods of as many units as the manifest asks for."""
-    return sample_clusters(
-        sheet, count=topography.clusters, units=topography.cluster_units, generator=generator
-    )
-
-
 def alpha_alone(topography: Topography) -> float:
     """The weight of a loss that has one term.
 
@@ -190,6 +190,7 @@ def gradient_shares(
     norms = {}
     for name, term in terms.items():
         found = torch.autograd.grad(term, wanted, retain_graph=True, allow_unused=True)
-        norms[name] = math.hypot(*(float(team.mean(grad).norm()) for grad in found if grad is not None))
+        lengths = [team.mean(grad).norm() for grad in found if grad is not None]
+        norms[name] = math.hypot(*torch.stack(lengths).tolist()) if lengths else 0.0
     total = sum(norms.values())
     return {name: norm / total if total else 0.0 for name, norm in norms.items()}

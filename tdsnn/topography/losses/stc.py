@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -18,10 +19,10 @@ from tdsnn.topography.losses._base import (
     Sheeted,
     SpatialLoss,
     SpatialTerms,
-    draw_clusters,
     read_options,
     weigh,
 )
+from tdsnn.topography.losses._draws import ClusterDraws
 
 __all__ = ["STC"]
 
@@ -72,6 +73,7 @@ class STC(SpatialLoss):
         self.sheets = model.sheets
         self.layers = tuple(model.sheets)
         self.topography = topography
+        self.draws: ClusterDraws = ClusterDraws(self.sheets, topography)
         self.window_shape = read_options(topography, STCOptions).window_shape
 
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
@@ -92,10 +94,10 @@ class STC(SpatialLoss):
     def measure(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> dict[str, STCTerms]:
         """P(r, d) and P(r_CCG, d) of freshly drawn clusters, per layer."""
         spikes, proximity, sizes = [], [], []
-        for layer, sheet in self.sheets.items():
-            clusters = draw_clusters(sheet, self.topography, generator=generator)
+        device = outputs[self.layers[0]].device
+        for layer, clusters in self.draws.draw(generator, device=device).items():
             spikes.append(gather(outputs[layer], clusters, compiled=self.compiled))
-            proximity.append(clusters.proximity.to(spikes[-1].device))
+            proximity.append(clusters.proximity)
             sizes.append(clusters.units.shape[1])
         terms: dict[int, STCTerms] = {}
         # Layers whose clusters have the same size share one batched product.
@@ -122,7 +124,7 @@ def stc_terms(spikes_GTBN: Tensor, proximity_GNN: Tensor, *, window: int, shape:
         shape: see :func:`lag_kernel`.
     """
     steps, units = spikes_GTBN.shape[1], spikes_GTBN.shape[3]
-    kernel = lag_kernel(steps, window=window, shape=shape).to(spikes_GTBN)
+    kernel = _kernel_on(spikes_GTBN.device, spikes_GTBN.dtype, steps, window, shape)
     rate, timing, rate_valid, timing_valid, varying = _Correlations.apply(spikes_GTBN, proximity_GNN, kernel)
     kept = varying * (varying - 1) / (units * (units - 1))
     return STCTerms(rate, timing, rate_valid, timing_valid, 1.0 - kept)
@@ -147,6 +149,12 @@ def lag_kernel(steps: int, *, window: int, shape: str) -> Tensor:
     if shape == "triangular":
         return (1.0 - lag / (window + 1)).clamp_min(0.0) / steps
     raise suggest(shape, ("flat", "triangular"), kind="window shape", command="tdsnn-zoo train -h")
+
+
+@cache
+def _kernel_on(device: torch.device, dtype: torch.dtype, steps: int, window: int, shape: str) -> Tensor:
+    """:func:`lag_kernel`, made once."""
+    return lag_kernel(steps, window=window, shape=shape).to(device, dtype)
 
 
 class _Correlations(torch.autograd.Function):

@@ -19,10 +19,10 @@ from tdsnn.topography.losses._base import (
     SpatialLoss,
     SpatialTerms,
     alpha_alone,
-    draw_clusters,
     read_options,
     weigh,
 )
+from tdsnn.topography.losses._draws import ClusterDraws
 
 __all__ = ["TDANN"]
 
@@ -58,6 +58,7 @@ class TDANN(SpatialLoss):
         self.sheets = model.sheets
         self.layers = tuple(model.sheets)
         self.topography = topography
+        self.draws: ClusterDraws = ClusterDraws(self.sheets, topography)
 
     def __call__(self, outputs: Mapping[str, Tensor], *, generator: torch.Generator) -> SpatialTerms:
         """Loss of one batch.
@@ -67,11 +68,11 @@ class TDANN(SpatialLoss):
             generator: CPU generator that draws the clusters.
         """
         losses, masked = [], []
-        for layer, sheet in self.sheets.items():
-            clusters = draw_clusters(sheet, self.topography, generator=generator)
+        device = outputs[self.layers[0]].device
+        for layer, clusters in self.draws.draw(generator, device=device).items():
             own = gather(outputs[layer], clusters, compiled=self.compiled).mean(1)
             responses = self.team.gathered(own, dim=1)
-            loss, kept = self.form(responses, clusters.proximity.to(responses.device))
+            loss, kept = self.form(responses, clusters.proximity)
             units = clusters.units.shape[1]
             losses.append(loss.mean())
             masked.append(1.0 - (kept * (kept - 1)).mean() / (units * (units - 1)))

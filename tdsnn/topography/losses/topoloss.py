@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated
 
 import torch
@@ -105,8 +106,8 @@ def roughness(weight: Tensor, factors: tuple[float, float]) -> Tensor:
     """
     height, width = grid_shape(len(weight))
     rows = weight.flatten(1)
-    along_width = _blur(width, factors[1]).to(rows) @ rows.view(height, width, -1)
-    blurred = _blur(height, factors[0]).to(rows) @ along_width.flatten(1)
+    along_width = _blur(width, factors[1], rows.device, rows.dtype) @ rows.view(height, width, -1)
+    blurred = _blur(height, factors[0], rows.device, rows.dtype) @ along_width.flatten(1)
     return 1.0 - F.cosine_similarity(rows, blurred.view_as(rows), dim=1).mean()
 
 
@@ -116,13 +117,14 @@ def grid_shape(units: int) -> tuple[int, int]:
     return height, units // height
 
 
-def _blur(side: int, factor: float) -> Tensor:
-    """The reduction and enlargement of a line of so many units as a matrix (side, side).
+@cache
+def _blur(side: int, factor: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The reduction and enlargement of a line of so many units as a matrix (side, side), made once.
 
     Products with it take a third of the time that interpolating all weights of 512 units takes.
     """
     small = F.interpolate(torch.eye(side)[None], scale_factor=1 / factor, mode="linear")
-    return F.interpolate(small, size=side, mode="linear")[0].T
+    return F.interpolate(small, size=side, mode="linear")[0].T.to(device, dtype)
 
 
 def _check_grid(name: str, units: int, factors: tuple[float, float]) -> None:
