@@ -39,17 +39,22 @@ def entry(
     """A released entry, and somebody who may publish."""
     monkeypatch.setenv("HF_TOKEN", "hf_write_secret")
     monkeypatch.setattr(releases, "check_settings", lambda *parts: None)
+    _measure(monkeypatch, RIGHT)
+    return release_entry(project, monkeypatch)
+
+
+def _measure(monkeypatch: pytest.MonkeyPatch, right: np.ndarray) -> None:
+    """A run is measured at once, and these are its verdicts."""
     monkeypatch.setattr(
         releases,
         "_measure",
         lambda checkpoint, *parts, results: (
             measured(str(checkpoint.resolve())),
             CleanVerdicts(
-                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, scores=RIGHT
+                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, scores=right
             ),
         ),
     )
-    return release_entry(project, monkeypatch)
 
 
 def finished_run(folder: Path, name: str = NAME) -> Path:
@@ -203,17 +208,7 @@ def test_what_learned_nothing_is_released_by_force_only(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = finished_run(tmp_path / "run", "ours.digits")
-    right = np.arange(40) < 4
-    monkeypatch.setattr(
-        releases,
-        "_measure",
-        lambda checkpoint, *parts, results: (
-            measured(str(checkpoint.resolve())),
-            CleanVerdicts(
-                weights_sha256=sha256_of(checkpoint / WEIGHTS_FILE), data_digest="d" * 64, scores=right
-            ),
-        ),
-    )
+    _measure(monkeypatch, np.arange(40) < 4)
     before = contents(lab)
     assert run("publish", str(folder)) == 5
     told = capsys.readouterr().err
