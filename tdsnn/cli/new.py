@@ -16,6 +16,7 @@ from tdsnn.files import write_atomic
 from tdsnn.manifest import full_name, list_models, manifest_path, parse, require_writable, resolve
 from tdsnn.paths import zoo_folders
 
+_NOTES = re.compile(r'^notes *= *(?:"""(?:.|\n)*?"""|".*") *\n', re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9_]+")
 
 
@@ -67,8 +68,13 @@ def _target(name: str) -> Path:
 
 
 def _text(old: str, new: str, names: dict[str, str]) -> str:
-    """The manifest of an entry with comments and all, under its new name, beside its new twin."""
+    """The manifest of an entry with comments and all, under its new name, beside its new twin.
+
+    What it says of itself, and of trials, is not true of another one.
+    """
     text = manifest_path(old).read_text(encoding="utf-8")
+    text = re.sub(r"^summary *=.*$", f'summary = "Begun from {old}."', text, count=1, flags=re.MULTILINE)
+    text = _NOTES.sub("", text, count=1)
     if new.partition(".")[0] in {known.partition(".")[0] for known in list_models()}:
         text = re.sub(r"^default *=.*\n", "", text, count=1, flags=re.MULTILINE)
     text = re.sub(r"^twin *=.*$", f'twin = "{names[resolve(old).twin]}"', text, count=1, flags=re.MULTILINE)

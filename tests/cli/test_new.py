@@ -31,6 +31,8 @@ def test_an_entry_and_its_twin_with_the_settings_of_others(
         made, old = resolve(name), resolve(origin)
         assert made.twin == f"{twin}.fashion_mnist"
         assert (made.recipe, made.topography, made.arguments) == (old.recipe, old.topography, old.arguments)
+        assert (made.summary, made.notes) == (f"Begun from {origin}.", "")
+        assert old.notes, "which are about trials of that one"
         override(made, ["epochs=1"])
     assert resolve("tsresnet18").name == ORIGIN
 
