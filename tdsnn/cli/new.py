@@ -42,7 +42,9 @@ def command(
     """
     start = resolve(full_name(origin))
     stem, dot, dataset = name.partition(".")
-    names = {start.name: name, start.twin: twin or f"{stem}-twin{dot}{dataset}"}
+    names = {start.name: name}
+    if start.twin != start.name:
+        names[start.twin] = twin or f"{stem}-twin{dot}{dataset}"
     written = {_target(new): _text(old, new, names) for old, new in names.items()}
     for path, text in written.items():
         write_atomic(path, text.encode())
@@ -72,11 +74,13 @@ def _text(old: str, new: str, names: dict[str, str]) -> str:
 
     What it says of itself, and of trials, is not true of another one.
     """
-    text = manifest_path(old).read_text(encoding="utf-8")
+    text, (first, *_) = manifest_path(old).read_text(encoding="utf-8"), names.values()
+    # Several entries may name one twin, which names one of them, or itself.
+    beside = names.get(resolve(old).twin, first)
     text = re.sub(r"^summary *=.*$", f'summary = "Begun from {old}."', text, count=1, flags=re.MULTILINE)
     text = _NOTES.sub("", text, count=1)
     if new.partition(".")[0] in {known.partition(".")[0] for known in list_models()}:
         text = re.sub(r"^default *=.*\n", "", text, count=1, flags=re.MULTILINE)
-    text = re.sub(r"^twin *=.*$", f'twin = "{names[resolve(old).twin]}"', text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^twin *=.*$", f'twin = "{beside}"', text, count=1, flags=re.MULTILINE)
     parse(new, text)
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import run
 
-from tdsnn.manifest import resolve
+from tdsnn.manifest import entry_and_seed, list_models, resolve
 from tdsnn.training.recipe import override
 
 ORIGIN, TWIN = "tsresnet18.fashion_mnist", "sresnet18.fashion_mnist"
@@ -59,3 +59,10 @@ def test_what_cannot_be_begun_writes_nothing(
     assert run("new", *arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list((lab / "models").iterdir())
+
+
+@pytest.mark.parametrize("origin", sorted({entry_and_seed(name)[0] for name in list_models()}))
+def test_every_entry_can_be_begun_from(lab: Path, origin: str) -> None:
+    assert run("new", "ours.digits", "--from", origin) == 0
+    made = resolve("ours.digits")
+    assert resolve(made.twin).twin in ("ours.digits", made.twin)
