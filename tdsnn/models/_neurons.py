@@ -8,6 +8,7 @@ on CPU.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -257,7 +258,7 @@ def _spikingjelly(config: LIFConfig, current_TN: Tensor, initial: Tensor | None)
     if initial is None:
         initial = torch.full_like(current_TN[0], config.v_rest, dtype=potential_dtype(current_TN))
     # Its kernels are launched on the current device, wherever the tensors are.
-    with torch.cuda.device(current_TN.device):
+    with torch.cuda.device(current_TN.device) if current_TN.is_cuda else nullcontext():
         spikes, last, _ = functional.lif_multi_step(
             current_TN,
             initial,
