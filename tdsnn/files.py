@@ -7,7 +7,7 @@ import json
 import secrets
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -162,6 +162,33 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace the content of ``path`` in one step, making its folders as needed."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def undone(*places: Path) -> Iterator[None]:
+    """Put files, and folders with all that is in them, back as they were if the block ends with an error.
+
+    Their content is kept in memory meanwhile.
+    """
+    before, new = _contents(places), [place for place in places if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for path, content in _contents(places).items():
+            if path not in before:
+                path.unlink()
+            elif before[path] == content:
+                del before[path]
+        for path, content in before.items():
+            write_atomic(path, content)
+        for place in new:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _contents(places: Iterable[Path]) -> dict[Path, bytes]:
+    files = [path for place in places for path in (place, *place.rglob("*")) if path.is_file()]
+    return {path: path.read_bytes() for path in files}
 
 
 def require_free(path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tdsnn.benchmark.entries import load_entries
 from tdsnn.benchmark.seeds import RATE_ALIGNMENT
 from tdsnn.data._base import DATASETS, Split, load_split
 from tdsnn.errors import GateError, UsageError
-from tdsnn.files import copy_atomic, file_error, sha256_of
+from tdsnn.files import copy_atomic, file_error, sha256_of, undone
 from tdsnn.models._base import Model
 from tdsnn.report import cards
 from tdsnn.schema import FileRecord, Manifest, Release
@@ -39,8 +38,8 @@ def register_run(run_dir: Path, *, force: bool = False) -> Release:
     """Measure a finished run; put it into ``checkpoints``, ``verdicts`` and ``releases`` of the zoo folder.
 
     Clean accuracy comes from the benchmark itself, over the whole test split, after its gates. What is too
-    large for the project goes to the cache, from where it can be published. If it fails, the zoo folder is as
-    it was.
+    large for the project goes to the cache, from where it can be published. If it fails or is stopped, the
+    zoo folder is as it was.
 
     Args:
         run_dir: of the run, or its checkpoint.
@@ -79,7 +78,7 @@ def register_run(run_dir: Path, *, force: bool = False) -> Release:
             "epochs": read_log(run_dir / LOG),
         },
     )
-    with _undone(release.name):
+    with undone(*_places(manifest.name), *_places(manifest.twin)):
         return _write(manifest, release, clean, checkpoint=run_dir / CHECKPOINT)
 
 
@@ -105,17 +104,12 @@ def _require_learned(name: str, clean: CleanVerdicts, test: Split) -> None:
         )
 
 
-@contextmanager
-def _undone(name: str) -> Iterator[None]:
-    """Leave nothing of an entry that was not released before if the block ends with an error."""
-    new = manifests.load_release(name) is None
-    try:
-        yield
-    except BaseException:
-        if new:
-            shutil.rmtree(store.stored(name), ignore_errors=True)
-            verdicts.path_of(name).unlink(missing_ok=True)
-        raise
+def _places(name: str) -> tuple[Path, ...]:
+    """Everything of an entry that a release writes."""
+    return (
+        *(store.stored(name), verdicts.path_of(name), manifests.release_path(name)),
+        paths.bundled("cards", "generated", f"{name}.md"),
+    )
 
 
 def _write(manifest: Manifest, release: Release, clean: CleanVerdicts, *, checkpoint: Path) -> Release:

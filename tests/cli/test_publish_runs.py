@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +244,37 @@ def test_a_release_that_fails_leaves_nothing(
     monkeypatch.setattr(failing, fail)
     assert run("publish", str(finished_run(tmp_path / "run", "ours.digits"))) == 1
     assert contents(lab) == before
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_wherever_a_release_is_stopped_the_zoo_is_as_it_was(
+    lab: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: bool
+) -> None:
+    """An entry of the project and, never released before, one of a lab, which has a twin of its own."""
+    folder = finished_run(tmp_path / "run", NAME if released else "ours.digits")
+    if not released:
+        text = (lab / "models" / "ours.digits.toml").read_text()
+        (lab / "models" / "ours.digits.toml").write_text(text.replace('"ours.digits"', '"other.digits"'))
+        (lab / "models" / "other.digits.toml").write_text(text)
+        assert run("publish", str(finished_run(tmp_path / "other", "other.digits"))) == 0
+    before, real = contents(project) | contents(lab), Path.replace
+    for last in count(1):
+        done = 0
+
+        def replace_until(path: Path, target: Path, last: int = last) -> Path:
+            nonlocal done
+            done += 1
+            if done == last:
+                raise KeyboardInterrupt
+            return real(path, target)
+
+        monkeypatch.setattr(Path, "replace", replace_until)
+        code = run("publish", str(folder))
+        monkeypatch.setattr(Path, "replace", real)
+        if code == 0:
+            break
+        assert code == 130
+        assert contents(project) | contents(lab) == before, f"stopped at file {last}"
+        assert (lab / "checkpoints" / "ours.digits").exists() is False
+    assert last > 5
+    assert contents(project) | contents(lab) != before
