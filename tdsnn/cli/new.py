@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from tdsnn.cli import _output
-from tdsnn.cli._completion import zoo_models
+from tdsnn.cli._completion import datasets, zoo_models
 from tdsnn.errors import UsageError
-from tdsnn.files import write_atomic
-from tdsnn.manifest import full_name, list_models, manifest_path, parse, require_writable, resolve
-from tdsnn.paths import zoo_folders
+from tdsnn.files import undone, write_atomic
+from tdsnn.manifest import full_name, list_models, manifest_path, parse, resolve
+from tdsnn.paths import bundled, is_checkout, zoo_folders
 
 _NOTES = re.compile(r'^notes *= *(?:"""(?:.|\n)*?"""|".*") *\n', re.MULTILINE)
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9_]+")
+_NAME = re.compile(r"(?=.{1,100}$)[a-z0-9][a-z0-9_-]*\.[a-z0-9_]+")
 
 
 def command(
@@ -40,14 +40,21 @@ def command(
 
     * `tdsnn-zoo new ours.fashion_mnist --from tsresnet18`
     """
-    start = resolve(full_name(origin))
+    # Other seeds of an entry have no manifest of their own.
+    start = resolve(manifest_path(full_name(origin)).stem)
     stem, dot, dataset = name.partition(".")
-    names = {start.name: name}
-    if start.twin != start.name:
-        names[start.twin] = twin or f"{stem}-twin{dot}{dataset}"
-    written = {_target(new): _text(old, new, names) for old, new in names.items()}
-    for path, text in written.items():
-        write_atomic(path, text.encode())
+    if twin is None:
+        twin = name if start.twin == start.name else f"{stem}-twin{dot}{dataset}"
+    elif twin == name:
+        raise UsageError(f"'{name}' cannot be its own twin.", hint="Leave --twin out, or give another name.")
+    written = {_target(name): _text(start.name, name, twin)}
+    if twin != name:
+        written[_target(twin)] = _text(start.twin, twin, name)
+    with undone(*written):
+        for path, text in written.items():
+            write_atomic(path, text.encode())
+    if dataset != start.dataset and dataset in datasets(dataset):
+        _output.note(f"The data of {name} is {start.dataset} still: see [data] and [model.arguments].")
     if as_json:
         _output.emit_json({"written": [str(path) for path in written]})
         return
@@ -60,27 +67,36 @@ def _target(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"'{name}' cannot be the name of an entry.",
-            hint="It is MODEL.DATASET in small letters, for example ours.fashion_mnist",
+            hint="It is MODEL.DATASET in small letters, at most 100, for example ours.fashion_mnist",
         )
-    path = zoo_folders()[0] / "models" / f"{name}.toml"
+    zoo = zoo_folders()[0]
+    if zoo == bundled("zoo") and not is_checkout():
+        raise UsageError(
+            "There is no zoo folder for entries of your own: this one belongs to the installed package.",
+            hint="Name one: mkdir -p DIR/models and export TDSNN_ZOO=DIR",
+        )
     if manifest_path(name).is_file():
         raise UsageError(f"There is an entry '{name}' already.", hint=f"Edit {manifest_path(name)}")
-    require_writable(name)
-    return path
+    return zoo / "models" / f"{name}.toml"
 
 
-def _text(old: str, new: str, names: dict[str, str]) -> str:
-    """The manifest of an entry with comments and all, under its new name, beside its new twin.
+def _text(old: str, new: str, twin: str) -> str:
+    """The manifest of an entry with comments and all, under its new name and with another twin.
 
     What it says of itself, and of trials, is not true of another one.
     """
-    text, (first, *_) = manifest_path(old).read_text(encoding="utf-8"), names.values()
-    # Several entries may name one twin, which names one of them, or itself.
-    beside = names.get(resolve(old).twin, first)
+    text = manifest_path(old).read_text(encoding="utf-8")
     text = re.sub(r"^summary *=.*$", f'summary = "Begun from {old}."', text, count=1, flags=re.MULTILINE)
     text = _NOTES.sub("", text, count=1)
-    if new.partition(".")[0] in {known.partition(".")[0] for known in list_models()}:
+    if _bare(new) in {*map(_bare, list_models()), _bare(twin)}:
         text = re.sub(r"^default *=.*\n", "", text, count=1, flags=re.MULTILINE)
-    text = re.sub(r"^twin *=.*$", f'twin = "{beside}"', text, count=1, flags=re.MULTILINE)
-    parse(new, text)
+    text = re.sub(r"^twin *=.*$", f'twin = "{twin}"', text, count=1, flags=re.MULTILINE)
+    if parse(new, text).twin != twin:
+        raise UsageError(
+            f"The manifest of '{old}' has no line that says only its twin.", hint=f"Edit {manifest_path(old)}"
+        )
     return text
+
+
+def _bare(name: str) -> str:
+    return name.partition(".")[0]
