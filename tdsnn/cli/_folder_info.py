@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_folder"]
 
+_STOPPED = "stopped"
+
 
 def describe_folder(folder: Path) -> dict[str, Any]:
     """Plain values by their names, in the order in which they are read.
@@ -57,8 +59,8 @@ def _run(folder: Path) -> dict[str, Any]:
     from tdsnn.training.state import CHECKPOINT, read_log, read_outcome, read_settings
 
     manifest, outcome = read_settings(folder), read_outcome(folder)
-    log = read_log(folder / LOG) if (folder / LOG).is_file() else []
-    state = "finished" if outcome else "training now" if _is_busy(folder) else "stopped"
+    log = read_log(folder / LOG, growing=outcome is None) if (folder / LOG).is_file() else []
+    state = "finished" if outcome else _state_of_unfinished(folder)
     found = {
         "run": str(folder),
         "name": manifest.name,
@@ -76,20 +78,22 @@ def _run(folder: Path) -> dict[str, Any]:
     if outcome:
         found["checkpoint"] = str(folder / CHECKPOINT)
         found["next"] = f"tdsnn-zoo publish {shlex.quote(str(folder))}"
-    elif state == "stopped":
+    elif state == _STOPPED:
         found["next"] = _continuation(folder, manifest)
     return found
 
 
-def _is_busy(folder: Path) -> bool:
+def _state_of_unfinished(folder: Path) -> str:
     """Whether a process trains in the folder; one that was killed holds nothing."""
     from tdsnn.training.state import lock_of
 
     try:
         with lock_of(folder).acquire(timeout=0):
-            return False
+            return _STOPPED
     except Timeout:
-        return True
+        return "training now"
+    except OSError:  # without the right to write there nobody can ask
+        return "stopped, or training under another user"
 
 
 def _continuation(folder: Path, manifest: Manifest) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FIRST, RANDOM = "first", "random"
+_DIGITS = 19
+"""Numbers with fewer are 64 bits wide."""
 Selection = str | os.PathLike[str] | Sequence[int]
 _HINT = (
     "Write first, random, random:SEED, or a file with one index of a test image on each line, counted from 0."
@@ -61,7 +63,7 @@ def selected(split: Split, selection: Selection, *, n: int | None, otherwise: in
 
 def _seed(text: str) -> int:
     _, colon, seed = text.partition(":")
-    if colon and not (seed.isdecimal() and int(seed) < 2**32):
+    if colon and not (seed.isdecimal() and len(seed) < _DIGITS and int(seed) < 2**32):
         raise UsageError(f"'{text}' names no seed: that is a whole number below 2^32.", hint=_HINT)
     return int(seed or 0)
 
@@ -72,13 +74,13 @@ def _listed(selection: Selection) -> NDArray[np.int64]:
     if isinstance(selection, str | os.PathLike):
         path = paths.expanded(os.fspath(selection))
         try:
-            lines: Sequence[object] = path.read_text(encoding="utf-8").split()
+            lines: Sequence[object] = path.read_text(encoding="utf-8-sig").split()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"'{selection}' is no selection of images, and cannot be read as a list of them.", hint=_HINT
             ) from error
     else:
         lines = list(selection)
-    if not lines or not all(str(line).isdecimal() and len(str(line)) < 19 for line in lines):
+    if not lines or not all(str(line).isdecimal() and len(str(line)) < _DIGITS for line in lines):
         raise UsageError("A list of test images has whole numbers from 0 on, and at least one.", hint=_HINT)
     return np.array([int(str(line)) for line in lines], dtype=np.int64)

@@ -112,14 +112,21 @@ def read_recorded(path: Path, kind: type[Recorded], *, hint: str) -> Recorded | 
     return check(document, kind, name=f"'{path}'", recorded=True, error=IntegrityError, hint=hint)
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
     """The lines of a run's log, one for each epoch.
+
+    Args:
+        growing: leave out a last line that is not complete, as a kill or a training now may leave it.
 
     Raises:
         IntegrityError: it is missing or damaged.
     """
     try:
-        return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
+        lines = [parse_json(line) for line in text[: text.rfind("\n") + 1 if growing else None].splitlines()]
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line is no table")
+        return lines
     except (OSError, ValueError) as error:
         raise IntegrityError(
             f"The log '{path}' cannot be read: {error}.", hint="Train the run again, with another --run-dir."

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from command import run
+from filelock import FileLock
 
 from tdsnn import zoo
+from tdsnn.errors import IntegrityError
 from tdsnn.manifest import resolve
 from tdsnn.models.sresnet18 import sresnet18
 from tdsnn.training import state as states
@@ -69,6 +71,31 @@ def test_a_run_that_a_process_is_at_work_on(begun: Path, capsys: pytest.CaptureF
         other.stdin.close()
     assert found["state"] == "training now"
     assert "next" not in found
+
+
+def test_a_run_of_another_user(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    found = answer(capsys, begun)
+    assert found["state"] == "stopped, or training under another user"
+    assert "next" not in found
+
+
+@pytest.mark.parametrize(("torn", "code"), [('{"epoch": 1, "ta', 0), ("5\n", 3), ('{"epoch": 1, "ta\n', 3)])
+def test_a_line_that_a_kill_cut_is_none_and_damage_is_said(
+    begun: Path, capsys: pytest.CaptureFixture[str], torn: str, code: int
+) -> None:
+    with (begun / LOG).open("a") as log:
+        log.write(torn)
+    assert run("info", str(begun)) == code
+    told = capsys.readouterr()
+    assert "1 of 8" in told.out if code == 0 else "cannot be read" in " ".join(told.err.split())
+    with pytest.raises(IntegrityError):
+        states.read_log(begun / LOG)  # of a finished run
 
 
 def test_a_finished_run_is_to_be_published(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:

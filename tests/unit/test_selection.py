@@ -58,6 +58,8 @@ def test_drawn_ones_belong_to_their_seed_and_number(split: Split) -> None:
 def test_a_list_or_a_file_of_indices(split: Split, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("9\n3\n\n4\n")
     assert places(split, [9, 3, 4]) == places(split, str(tmp_path / "mine.txt")) == [3, 4, 9]
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf9\r\n3\r\n4\r\n")
+    assert places(split, str(tmp_path / "windows.txt")) == [3, 4, 9]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,9 @@ def test_a_list_or_a_file_of_indices(split: Split, tmp_path: Path) -> None:
     [
         ("random:x", None, "'random:x' names no seed"),
         ("random:-1", None, "names no seed"),
+        ("random:", None, "names no seed"),
+        (f"random:{'9' * 5000}", None, "names no seed"),
+        ("", None, "'' is no selection of images"),
         ("nowhere.txt", None, "'nowhere.txt' is no selection of images"),
         ([], None, "at least one"),
         ([1.5], None, "whole numbers"),
