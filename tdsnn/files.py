@@ -191,8 +191,11 @@ def _contents(places: Iterable[Path]) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def require_free(path: Path) -> None:
+def require_free(path: Path, *, option: str = "--out") -> None:
     """Refuse to replace what somebody may still want.
+
+    Args:
+        option: that names it.
 
     Raises:
         UsageError: there is such a file, or a folder of that name that is not empty.
@@ -202,7 +205,8 @@ def require_free(path: Path) -> None:
     if path.exists():
         state = "is not empty" if path.is_dir() else "exists"
         raise UsageError(
-            f"'{path}' {state}.", hint="Choose another name for --out, or replace what is there with --force."
+            f"'{path}' {state}.",
+            hint=f"Choose another name for {option}, or replace what is there with --force.",
         )
 
 

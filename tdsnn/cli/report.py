@@ -61,8 +61,12 @@ def cards_command(names: _Names = None, check: _Check = False, as_json: _output.
 
 @app.command("official")
 def official_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder that `bench --out` or `topo --out` wrote.")
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE",
+            help="Folder that `bench --out` or `topo --out` wrote, or its result.json or survey.json.",
+        ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the document is called there.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a document of that name.")] = False,
@@ -71,7 +75,7 @@ def official_command(
     """Make a result official: the cards of its models show it from now on.
 
     The document goes to `benchmarks/results`, or for entries of a zoo folder of your own to its `results`,
-    and the cards are written anew. It must be about weights that were released.
+    and the cards are written anew. It must be about weights that were released, a model beside its twin.
 
     Examples:
 
@@ -80,7 +84,7 @@ def official_command(
     """
     from tdsnn.report.official import make_official
 
-    written, models = make_official(folder, name=name, force=force)
+    written, models = make_official(place, name=name, force=force)
     files = [path for entry in _released([*models]) for path in _card(*entry, check=False)]
     if as_json:
         _output.emit_json({"written": [str(path) for path in (written, *files)]})

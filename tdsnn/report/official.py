@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +16,91 @@ from tdsnn.report import _documents
 from tdsnn.report._documents import result_folders
 
 _KINDS = {"result.json": "bench", "survey.json": "topo"}
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 _HINT = "Name the folder that 'tdsnn-zoo bench --out DIR' or 'tdsnn-zoo topo --out DIR' wrote."
 
 
-def make_official(folder: Path, *, name: str, force: bool = False) -> tuple[Path, tuple[str, ...]]:
+def make_official(place: Path, *, name: str, force: bool = False) -> tuple[Path, tuple[str, ...]]:
     """Copy the document of a benchmark or a survey to the official results of its models' zoo folder.
 
     Args:
-        folder: with ``result.json`` or ``survey.json``.
+        place: a folder with ``result.json`` or ``survey.json``, or that file.
         name: of the copy, without suffix.
         force: replace a document of that name.
 
     Returns:
-        The copy, and the entries whose cards may show it.
+        The copy, and the entries whose cards show it.
 
     Raises:
-        UsageError: no such document, a model that is no released entry or has other weights now, or a
-            document of that name.
+        UsageError: no such document, a model that is no released entry or has other weights now, a document
+            that no card would show or that may not be written there, or one of that name.
         IntegrityError: the document is damaged.
     """
-    source = next((folder / file for file in _KINDS if (folder / file).is_file()), None)
-    if source is None:
-        raise UsageError(f"'{folder}' has neither {' nor '.join(_KINDS)}.", hint=_HINT)
-    if not name or Path(name).name != name:
+    source = _find(place)
+    if not _NAME.fullmatch(name):
         raise UsageError(f"'{name}' cannot be the name of a document.", hint="For example ours-standard.")
-    kind = _KINDS[source.name]
-    weights = _documents.read(source, _weights)
-    for model, sha256 in weights.items():
+    document = _documents.read(source, _summary)
+    for model, sha256 in document.weights.items():
         _require_released(model, sha256)
-    homes = {manifests.home(model) for model in weights}
-    folders = dict(zip(paths.zoo_folders(), result_folders(kind), strict=True))
-    # Beside the first folder that is searched, if they are of several.
-    place = next(folders[zoo] for zoo in folders if zoo in homes)
-    target = place / f"{name}.json"
+    homes = {manifests.home(model) for model in document.weights}
+    # Of several the first that is searched; the cards in the others are not for its owner to change.
+    zoo, folder = next(
+        both
+        for both in zip(paths.zoo_folders(), result_folders(_KINDS[source.name]), strict=True)
+        if both[0] in homes
+    )
+    shown = tuple(one for one in document.weights if manifests.home(one) == zoo and _is_shown(one, document))
+    if not shown:
+        raise UsageError(
+            f"No card would show '{source}': cards are about a model beside its twin, on their own data.",
+            hint="Measure an entry and its twin in one command: tdsnn-zoo bench NAME --out DIR",
+        )
+    for model in shown:
+        manifests.require_writable(model)
+    target = folder / f"{name}.json"
     if not force:
-        require_free(target)
+        require_free(target, option="--name")
     copy_atomic(source, target)
-    return target, tuple(weights)
+    return target, shown
 
 
-def _weights(document: Any) -> dict[str, str]:
-    """Each model of a document and the sha256 of its weights."""
+def _find(place: Path) -> Path:
+    found = [place] if place.name in _KINDS else [place / file for file in _KINDS]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise UsageError(f"'{place}' has neither {' nor '.join(_KINDS)}.", hint=_HINT)
+    if len(found) > 1:
+        raise UsageError(f"'{place}' has both {' and '.join(_KINDS)}.", hint=f"Name one: {found[0]}")
+    return found[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Summary:
+    """What a document is about."""
+
+    weights: Mapping[str, str]
+    """Each model and the sha256 of its weights."""
+    dataset: str | None
+    """Of the test images; None of a survey."""
+
+
+def _summary(document: Any) -> _Summary:
     if "models" in document:
         result = _documents.parse_result(document)
-        return {str(model["name"]): str(model["checkpoint_sha256"]) for model in result.models}
+        weights = {str(model["name"]): str(model["checkpoint_sha256"]) for model in result.models}
+        return _Summary(weights=weights, dataset=str(result.settings["dataset"]))
     survey = _documents.parse_survey(document)
-    return {model: survey.weights.get(subject, "") for model, subject in survey.models.items()}
+    named = {model: survey.weights.get(subject, "") for model, subject in survey.models.items()}
+    return _Summary(weights=named, dataset=None)
+
+
+def _is_shown(name: str, document: _Summary) -> bool:
+    """Whether the card of an entry shows the document, which is about released weights."""
+    manifest = manifests.resolve(name)
+    if document.dataset not in (None, manifest.dataset):
+        return False
+    alone = not manifest.topographic and manifests.load_release(manifest.twin) is None
+    return alone or manifest.twin in document.weights
 
 
 def _require_released(name: str, sha256: str) -> None:

@@ -36,8 +36,9 @@ def test_a_benchmark_reaches_the_cards_of_both(measured: Path, pair: Path) -> No
     assert copy.read_bytes() == (measured / "result.json").read_bytes()
     for name in models:
         assert "First 40 test images" in card(name).text
-    with pytest.raises(UsageError, match="exists"):
+    with pytest.raises(UsageError, match="exists") as refused:
         make_official(measured, name="ours")
+    assert "for --name" in refused.value.hint
     make_official(measured, name="ours", force=True)
 
 
@@ -77,7 +78,50 @@ def test_a_survey(pair: Path, tmp_path: Path) -> None:
         make_official(tmp_path, name="unsealed")
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b"])
+def test_what_no_card_would_show_is_refused(measured: Path, pair: Path) -> None:
+    path = measured / "result.json"
+    document = json.loads(path.read_text())
+    foreign = document | {"settings": document["settings"] | {"dataset": "others"}}
+    single = document | {"models": [one for one in document["models"] if one["name"] == TOPO]}
+    for altered in (foreign, single):
+        path.write_text(json.dumps(altered))
+        with pytest.raises(UsageError, match="No card would show"):
+            make_official(measured, name="ours")
+    assert not (pair / "benchmarks").exists()
+
+
+def test_a_model_beside_a_twin_of_the_project_changes_no_card_of_the_project(
+    measured: Path, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = tmp_path / "lab"
+    for kind, ending in (("models", "toml"), ("releases", "json")):
+        (lab / kind).mkdir(parents=True)
+        shutil.move(pair / "zoo" / kind / f"{TOPO}.{ending}", lab / kind)
+    monkeypatch.setenv("TDSNN_ZOO", str(lab))
+    monkeypatch.setattr("tdsnn.paths.is_checkout", lambda: False)
+    copy, models = make_official(measured, name="ours")
+    assert (copy.parents[2], models) == (lab, (TOPO,))
+
+
+def test_results_of_an_installed_package_are_left_alone(
+    measured: Path, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tdsnn.paths.is_checkout", lambda: False)
+    with pytest.raises(UsageError, match="belongs to the installed package"):
+        make_official(measured, name="ours")
+    assert not (pair / "benchmarks").exists()
+
+
+def test_a_folder_with_both_documents_needs_one_named(measured: Path, pair: Path) -> None:
+    weights = {TOPO: "a" * 64, f"{TWIN} (twin)": "b" * 64}
+    (measured / "survey.json").write_text(json.dumps(survey(weights=weights)))
+    with pytest.raises(UsageError, match=r"both result\.json and survey\.json"):
+        make_official(measured, name="ours")
+    copy, _ = make_official(measured / "survey.json", name="ours")
+    assert copy.parent.name == "topo"
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "..", ".hidden", "x" * 300])
 def test_names_that_lead_elsewhere(measured: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name of a document"):
         make_official(measured, name=name)
