@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import tomllib
@@ -208,6 +209,20 @@ def require_free(path: Path, *, option: str = "--out") -> None:
             f"'{path}' {state}.",
             hint=f"Choose another name for {option}, or replace what is there with --force.",
         )
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a place where files could not be written, before it is computed what should be in them.
+
+    Raises:
+        UsageError: it is no folder and cannot become one, or this user may not write there.
+    """
+    # Path.exists would raise where this user may not look.
+    there = next(one for one in (path, *path.absolute().parents) if os.access(one, os.F_OK))
+    if not there.is_dir():
+        raise UsageError(f"'{there}' is no folder.", hint="Choose another name for --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"'{there}' may not be written by you.", hint="Choose another folder for --out.")
 
 
 def copy_atomic(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -202,5 +203,6 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, reason: str) -> IntegrityError:
     return IntegrityError(
-        f"The stored cell {path} cannot be read: {reason}.", hint="Recompute it: add --fresh to the command."
+        f"The stored cell {path} cannot be read: {reason}.",
+        hint=f"Remove it, and the same command computes it anew: rm {quote(str(path))}",
     )

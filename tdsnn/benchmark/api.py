@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 from tdsnn.benchmark.prepared import Benchmark
 from tdsnn.errors import UsageError
+from tdsnn.files import require_folder
 from tdsnn.processes import own_device
 from tdsnn.progress import Note, Progress, silent, unheard
 
@@ -98,7 +99,7 @@ def bench(
         The result; its text is its tables, ``document()`` what ``result.json`` says.
 
     Raises:
-        UsageError: a name, setting or number that cannot be used, or models of different datasets.
+        UsageError: a name, setting, number or folder that cannot be used, or models of different datasets.
         MissingError, IntegrityError: as :func:`tdsnn.load`, and of the test images.
     """
     return prepare(
@@ -156,6 +157,8 @@ def prepare(
             "IMAGES.npy,LABELS.npy.",
         )
     named = None if suite is None else _suite(suite, unused=(attacks, metrics, eps, steps))
+    if out is not None:
+        require_folder(Path(out))
 
     from tdsnn.benchmark.entries import compile_entries
     from tdsnn.benchmark.plan import Plan

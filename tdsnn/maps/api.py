@@ -14,7 +14,7 @@ from typing import Any
 from tdsnn import manifest, naming, paths, zoo
 from tdsnn.data._base import DATASETS
 from tdsnn.errors import UsageError
-from tdsnn.files import read_json, require_free, write_atomic
+from tdsnn.files import read_json, require_folder, require_free, write_atomic
 from tdsnn.maps.figures import draw
 from tdsnn.maps.survey import Survey, survey
 from tdsnn.progress import Progress, silent
@@ -60,12 +60,13 @@ def topo(
         The survey; shown it is a summary, ``text()`` has all figures, ``document()`` is its plain values.
 
     Raises:
-        UsageError: an unknown name, layer or metric, or a model without sheets.
+        UsageError: an unknown name, layer or metric, a model without sheets, or a folder that cannot be used.
         MissingError: stimuli of a metric that was asked for are not on this machine.
         MissingError, IntegrityError: as :func:`tdsnn.load`.
     """
     chosen = _choose(os.fspath(name), twin=twin, layers=layers, fresh=fresh, seed=seed, device=device)
     if out is not None:
+        require_folder(Path(out))
         _require_own(Path(out), chosen.subjects)
     # After all that can be refused, because it can take half a minute.
     for opened in chosen.subjects.values():
@@ -115,9 +116,10 @@ def optimise_sheets(
 
     Raises:
         UsageError, MissingError, IntegrityError: as :func:`tdsnn.load`.
-        UsageError: ``out`` is not empty.
+        UsageError: ``out`` is not empty, or cannot be a folder.
         GateError: a layer that answers nothing or no number.
     """
+    require_folder(Path(out))
     if not force:
         require_free(Path(out))
     opened = zoo.open_model(name, device=device)

@@ -136,6 +136,15 @@ def test_optimise_replaces_no_other_checkpoint(
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
 
 
+@pytest.mark.parametrize("words", [("show",), ("optimise",)])
+def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_measured(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    config = checkpoint / "config.json"
+    assert run(*words, str(checkpoint), "--out", str(config / "maps")) == 2
+    assert f"'{config}' is no folder" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_search_without_attempts_is_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

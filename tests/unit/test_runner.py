@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,13 +144,18 @@ def test_gates_are_not_run_again_for_stored_cells_but_their_measurements_stay(
         run_bench(plan, [_entry("toy", 1)], folder)
 
 
-def test_a_damaged_cell_stops_the_run_and_fresh_replaces_it(tmp_path: Path) -> None:
+def test_a_damaged_cell_stops_the_run_and_is_replaced_alone_or_with_all(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
-    run_bench(_plan(), [_entry("toy")], folder)
-    before = _numbers(tmp_path)
-    next((tmp_path / "cells").iterdir()).write_bytes(b"no cell")
-    with pytest.raises(IntegrityError):
+    cells = len(run_bench(_plan(), [_entry("toy")], folder).cells)
+    before, damaged = _numbers(tmp_path), next((tmp_path / "cells").iterdir())
+    damaged.write_bytes(b"no cell")
+    with pytest.raises(IntegrityError) as refused:
         run_bench(_plan(), [_entry("toy")], folder)
+    subprocess.run(refused.value.hint.rpartition(": ")[2], shell=True, check=True)
+    mended = run_bench(_plan(), [_entry("toy")], folder)
+    assert len(mended.provenance["reused_cells"]) == cells - 1
+    assert _numbers(tmp_path) == before
+    damaged.write_bytes(b"no cell")
     again = run_bench(_plan(), [_entry("toy")], folder, fresh=True)
     assert again.provenance["reused_cells"] == []
     assert _numbers(tmp_path) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def test_time_metrics_are_shared_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     together = run_bench(plan, entries, folder)
     assert together.measurements == alone.measurements
     assert together.cells == alone.cells
+
+
+def test_a_folder_that_is_a_file_or_not_ones_own_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file' is no folder"):
+        in_folder(tmp_path, "file/x")
+    monkeypatch.setattr("os.access", lambda path, mode: mode == os.F_OK and os.path.lexists(path))
+    with pytest.raises(UsageError, match="may not be written by you"):
+        in_folder(tmp_path, "new/x")
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_command_says_what_gives_the_result(
