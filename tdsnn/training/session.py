@@ -108,7 +108,7 @@ def train(
 
 
 def _manifest(name: str, settings: Sequence[str], folder: Path, *, resume: bool) -> Manifest:
-    if resume and not settings and begun(folder):
+    if resume and not settings:
         found = read_settings(folder)
         if found.name == manifests.full_name(name):
             return found

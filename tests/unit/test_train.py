@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,12 @@ def test_resume_without_settings_goes_on_under_those_of_the_run(
     again = session.train("tsresnet18", resume=True, run_dir=tmp_path)
     assert again is not None
     assert again.weights_sha256 == first.weights_sha256
+    killed = tmp_path / "before its first state"
+    killed.mkdir()
+    shutil.copy(tmp_path / SETTINGS, killed)
+    early = session.train("tsresnet18", resume=True, run_dir=killed)
+    assert early is not None
+    assert early.weights_sha256 == first.weights_sha256
     with pytest.raises(UsageError, match=r"began with 1 for 'recipe\.epochs'"):
         session.train("tsresnet18", settings=[*settings, "epochs=2"], resume=True, run_dir=tmp_path)
     with pytest.raises(UsageError, match=r"is of tsresnet18\.fashion_mnist"):
