@@ -42,8 +42,8 @@ class ResultFolder:
     """A folder with one file for each cell, and the result at the end.
 
     ``cells/KEY.safetensors`` holds the scores of the batches that are done, so an interrupted run goes on at
-    the next batch. A key belongs to one content: what is written later only adds samples. ``result.json`` and
-    ``samples.safetensors`` appear at the end.
+    the next batch. A key belongs to one content, so that what several processes write agrees. ``result.json``
+    and ``samples.safetensors`` appear at the end.
 
     Args:
         cells: where the cells are, if they are shared with other results.

@@ -2,7 +2,7 @@
 
 With one seed the rows are about these two networks: paired difference, Tango's interval, exact McNemar. With
 several they are about the recipes: mean of the paired differences, Student's t interval and the paired t-test
-over seeds. Either way p is adjusted by Holm over all rows.
+over seeds. Either way the verdicts go by p adjusted by Holm over all rows.
 """
 
 from __future__ import annotations

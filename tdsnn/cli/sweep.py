@@ -81,6 +81,7 @@ def command(
     from tdsnn.sweep.plan import read_sweep, slurm_options
 
     sweep = read_sweep(file, folder=run_dir)
+    options = slurm_options(sweep, slurm or [])
     if release:
         _release(sweep, as_json=as_json)
     elif dry_run or status:
@@ -88,7 +89,7 @@ def command(
     else:
         forget_failures(sweep, all_kinds=retry)
         if launcher == "slurm":
-            _submit(sweep, jobs=jobs, threads=threads, options=slurm_options(sweep, slurm or []))
+            _submit(sweep, jobs=jobs, threads=threads, options=options)
         else:
             worker = Worker(sweep, threads=threads or max(1, cores() // jobs), note=_output.note)
             run_locally(worker, jobs=jobs)

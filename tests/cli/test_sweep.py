@@ -74,6 +74,7 @@ def test_a_dry_run_shows_and_starts_nothing(
         (["--slurm", "minutes"], "'minutes' is not of the form key=value"),
         (["--slurm", "minutes=1"], "needs a whole number from 5 to 1000000 for 'minutes', not '1'"),
         (["--slurm", "gpu=1"], "did you mean 'gpus'"),
+        (["--slurm", "gpu=1", "--dry-run"], "did you mean 'gpus'"),
         (["--dry-run", "--status"], "Only one of"),
         (["--release"], "No run of"),
     ],
