@@ -67,7 +67,7 @@ def _target(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"'{name}' cannot be the name of an entry.",
-            hint="It is MODEL.DATASET in small letters, at most 100, for example ours.fashion_mnist",
+            hint="It is MODEL.DATASET in small letters, at most 100 of them, for example ours.fashion_mnist",
         )
     zoo = zoo_folders()[0]
     if zoo == bundled("zoo") and not is_checkout():
