@@ -17,7 +17,7 @@ WEIGHTS_FILE = "model.safetensors"
 """Name of the weights in a checkpoint folder."""
 
 Count = Annotated[int, Meta(ge=0)]
-Augmentation = Literal["crop", "flip", "cutout"]
+Augmentation = Literal["crop", "flip", "cutout", "resized_crop", "randaugment", "mixup", "cutmix"]
 Seed = Annotated[int, Meta(ge=0, le=2**48)]
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -138,13 +138,18 @@ class Recipe(Table, frozen=True, kw_only=True):
     compile: bool = False
     """Run the training step through the compiled operators."""
     augmentation: tuple[Augmentation, ...] = ()
-    """Names of augmentations of :mod:`tdsnn.data._augment`, in the order they are applied."""
+    """Names of augmentations of :mod:`tdsnn.data._augment`, in the order they are applied; ``resized_crop``
+    comes first, as it is made where a streamed picture is decoded, and ``mixup`` or ``cutmix`` last."""
     adversarial: Adversarial | UnsetType = UNSET
     """Train on attacked images. Without it documents do not have the key, as those from before there was it:
     a digest of settings must not change."""
     sync_batch_norm: bool | UnsetType = UNSET
     """Whether batch normalisation takes the statistics of the whole batch where several processes share it.
     Without it documents do not have the key either."""
+    accumulate: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
+    """Passes in which each process computes its share of a batch, whose gradients add up to those of one;
+    batch normalisation, STC and TDANN see the images of one pass at a time: their statistics and correlations
+    are of fewer images. Without it, which means 1, documents do not have the key."""
 
 
 class Description(Table, frozen=True, kw_only=True):

@@ -41,13 +41,13 @@ def run(settings: Settings) -> list[Row]:
 def peak_bytes(side: str) -> int:
     """Growth of this process's peak memory over the first steps of one side, in bytes."""
     step, batch = make_step(side, width=_WIDTH), make_batch()
-    before = _peak_resident()
+    before = peak_resident()
     for _ in range(_STEPS):
         step(batch)
-    return _peak_resident() - before
+    return peak_resident() - before
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
     """Peak resident memory in bytes. Not ``ru_maxrss``, which begins with the peak of the parent process."""
     try:
         (kib,) = re.findall(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)

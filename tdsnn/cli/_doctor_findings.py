@@ -159,6 +159,7 @@ def _dataset(name: str) -> Report:
     return {
         "name": name,
         "splits": list(dataset.splits),
+        "streamed": dataset.streamed,
         "decoded": list(cached_splits(name)),
         "sources": [ask(source) for source in dataset.sources],
     }

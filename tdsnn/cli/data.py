@@ -55,6 +55,7 @@ def list_command(json: _output.JsonFlag = False) -> None:
                         split: {"size": info.size, "sha256": info.digest}
                         for split, info in dataset.splits.items()
                     },
+                    "streamed": dataset.streamed,
                     "cached_splits": list(cached_splits(name)),
                     "licence": dataset.licence,
                     "citation": dataset.citation,
@@ -69,7 +70,7 @@ def list_command(json: _output.JsonFlag = False) -> None:
             "x".join(map(str, dataset.shape)),
             str(len(dataset.classes)),
             ", ".join(f"{info.size:,} {split}" for split, info in dataset.splits.items()),
-            ", ".join(cached_splits(name)) or "-",
+            "streamed" if dataset.streamed else ", ".join(cached_splits(name)) or "-",
         )
         for name, dataset in datasets.items()
     ]
@@ -81,7 +82,8 @@ def fetch_command(name: NameArgument, split: SplitOption = None, json: _output.J
     """Get a dataset from the first source that has it, check it and decode it into the cache.
 
     Sources are asked in this order: the folder TDSNN_DATA, an installed package, the Hub. What is already
-    in the cache is checked sample by sample and decoded again if it is damaged.
+    in the cache is checked sample by sample and decoded again if it is damaged. A dataset that is streamed is
+    never decoded as a whole: its files are fetched (of ImageNet, about 150 GB).
 
     Examples:
 
@@ -98,7 +100,8 @@ def fetch_command(name: NameArgument, split: SplitOption = None, json: _output.J
 def verify_command(name: NameArgument, split: SplitOption = None, json: _output.JsonFlag = False) -> None:
     """Check every sample of a dataset against the sha256 pinned for its split; exits 3 if one differs.
 
-    A split without a pinned sha256 is reported as such: then only shape, number and labels are known.
+    A split without a pinned sha256 is reported as such: then only shape, number and labels are known. Of a
+    dataset that is streamed each file is compared with the sha256 that the Hub states.
 
     Examples:
 

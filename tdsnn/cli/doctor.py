@@ -99,7 +99,8 @@ def _machine_rows(report: Report) -> Iterator[tuple[str, str]]:
 def _dataset_rows(dataset: Report) -> Iterator[tuple[str, str, str]]:
     undone = [split for split in dataset["splits"] if split not in dataset["decoded"]]
     fetch = [f"not {', '.join(undone)} (tdsnn-zoo data fetch {quote(dataset['name'])})"] if undone else []
-    yield dataset["name"], "decoded", "; ".join([*dataset["decoded"], *fetch])
+    state = "never, it is streamed" if dataset["streamed"] else "; ".join([*dataset["decoded"], *fetch])
+    yield dataset["name"], "decoded", state
     for source in dataset["sources"]:
         lacks = [f"not {split}: {lack['reason']}" for split, lack in source["missing"].items()]
         # If it has nothing, one reason says enough.

@@ -99,6 +99,8 @@ class _Lines:
         if self._live:
             sys.stderr.write("\r\x1b[K")
         _output.note(describe(line))
+        if "remark" in line:
+            _output.note(line["remark"])
 
 
 def describe(line: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ def augment(
     - ``flip``: mirror left and right with probability 1/2.
     - ``cutout``: set a square of a quarter of the side (8 pixels of 32) to 0, its centre anywhere in the
       image, the part outside cut off (DeVries and Taylor 2017, arXiv:1708.04552).
+    - ``randaugment``: two operations of torchvision's, drawn for each image.
 
     Args:
         images: uint8 (N, C, H, W), 0..255; not modified.
@@ -111,6 +112,13 @@ def _cutout(images: Tensor, draws: _Draws) -> Tensor:
     return images * ~(rows[:, :, None] & columns[:, None, :])[:, None]
 
 
+def _randaugment(images: Tensor, draws: _Draws) -> Tensor:
+    from tdsnn.data._torchvision import rand_augment
+
+    # On the CPU, wherever the images are: that is where the seeds are used.
+    return rand_augment(images, draws.integers(0, 2**31, len(images), torch.device("cpu")))
+
+
 def _covered(side: int, count: int, draws: _Draws, device: torch.device) -> Tensor:
     """Which rows or columns (N, side), bool, the square of each sample covers."""
     size = cutout_size(side)
@@ -135,4 +143,5 @@ _AUGMENTATIONS: dict[str, Callable[[Tensor, _Draws], Tensor]] = {
     "crop": _crop,
     "flip": _flip,
     "cutout": _cutout,
+    "randaugment": _randaugment,
 }

@@ -2,18 +2,19 @@
 
 A dataset is one declarative file of this folder: shape, classes, sizes and digests of the splits, and an
 ordered list of sources. A split is decoded once, checked against its pinned digest, put into canonical order
-(see ``_cache``) and memory-mapped from then on.
+(see ``_cache``) and memory-mapped from then on; one that is too large for that is streamed (``_streamed``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from tdsnn.data._sources import HubRepo, RawSplit, Source
+from tdsnn.data._sources import HubRepo, LocalMirror, RawSplit, Source
+from tdsnn.data._split import Split
 from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.paths import cache_dir
 from tdsnn.progress import Progress, silent
@@ -21,12 +22,21 @@ from tdsnn.registry import Registry, suggest
 from tdsnn.schema import About
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
+    from tdsnn.data._cache import Cached
 
-    from tdsnn.data._cache import Cached, Rows
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Split",
+    "SplitInfo",
+    "cached_splits",
+    "fetch_split",
+    "load_split",
+    "load_training",
+    "verify_split",
+]
 
+_Found = TypeVar("_Found")
 _BAD_SOURCE_HINT = "Fetch the file again, or remove it so that another source is used."
 
 
@@ -55,6 +65,10 @@ class Dataset:
     """The training images that no network learns from, see :func:`load_training`; None: it has none."""
     sources: tuple[Source, ...]
     """In the order they are asked; the network last, so that a machine without it answers at once."""
+    streamed: bool = False
+    """Whether it is too large for the cache: the sources' files are read at every use, and pictures of any
+    size brought to ``shape``. Number of rows and form of the files are checked; a file from the Hub has the
+    sha256 that the Hub states, and ``tdsnn-zoo data verify`` compares all files with those."""
     licence: str
     citation: str
 
@@ -63,69 +77,6 @@ class Dataset:
         """What is said about it in texts."""
         repos = (source.repo for source in self.sources if isinstance(source, HubRepo))
         return About(repo=next(repos, None), title=self.title, shape=self.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """One split, ready to use, rows in canonical order: the first n are the same on every machine.
-
-    The arrays are read-only and mapped from disk; index with an array, or copy, before ``torch.from_numpy``.
-    """
-
-    images: NDArray[np.uint8]
-    """(N, C, H, W), 0..255."""
-    labels: NDArray[np.int64]
-    """(N,), index into ``classes``."""
-    classes: tuple[str, ...]
-    digest: str
-    """Sha256 of the content, 64 hex digits."""
-    pinned: bool
-    """Whether the digest was checked against one pinned in the dataset's file."""
-    origin: str
-    """File or package the samples were first read from."""
-    task: str = "classification"
-    """What a network learns here, a name of ``tdsnn.tasks``."""
-    canonical: bool = True
-    """Whether the rows are in canonical order; arrays of one's own keep theirs."""
-    places: NDArray[np.int64] | None = None
-    """(N,) where each row was in the split that these were selected from; None of a whole split."""
-    rows: Rows | None = None
-    """What the rows must be, of a split that was stored before; None of one that was just decoded."""
-
-    def take(self, indices: slice | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W), float in [0, 1], and classes (N,), int64, copied from disk.
-
-        Raises:
-            IntegrityError: a row is not what was decoded.
-        """
-        import torch
-
-        images, labels = self._read(indices)
-        return torch.from_numpy(images).float().div_(255), torch.from_numpy(labels)
-
-    def targets(self, indices: slice | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Classes (N,) of rows, checked as by :meth:`take`."""
-        return self._read(indices)[1]
-
-    def _read(self, indices: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Copies of rows, which were compared with what they must be."""
-        import numpy as np
-
-        images, labels = np.array(self.images[indices]), np.array(self.labels[indices])
-        if self.rows is not None:
-            self.rows.check(images, labels, np.arange(len(self.labels))[indices])
-        return images, labels
-
-    def select(self, indices: NDArray[np.int64], *, name: str) -> Split:
-        """Rows in ascending order as a split in memory; ``name`` says in ``origin`` what they are."""
-        from tdsnn.data import _cache
-
-        images, labels = self._read(indices)
-        digest = self.rows.digest(indices) if self.rows else _cache.canonical_order(images, labels)[1]
-        origin = f"{name} of {self.origin}"
-        return replace(
-            self, images=images, labels=labels, digest=digest, origin=origin, places=indices, rows=None
-        )
 
 
 DATASETS: Registry[Dataset] = Registry(kind="dataset", package="tdsnn.data", command="tdsnn-zoo data list")
@@ -145,6 +96,8 @@ def load_split(name: str, split: str, *, progress: Progress = silent) -> Split:
         IntegrityError: a source has other content than the pinned digest promises.
         TdsnnError: the cache cannot be written.
     """
+    if _find(name, split)[0].streamed:
+        return _streamed(name, split, progress=progress)
     return _as_split(name, split, _open(name, split, progress=progress, full=False))
 
 
@@ -167,6 +120,8 @@ def load_training(name: str, *, progress: Progress = silent) -> tuple[Split, Spl
             hint="Choose another dataset: tdsnn-zoo data list",
         )
     train = load_split(name, "train", progress=progress)
+    if DATASETS.load(name).streamed:
+        return _parts_streamed(train, info.size, progress=progress)
     # RandomState, because numpy promises its stream for ever and default_rng's may change (NEP 19).
     drawn = np.random.RandomState(0).permutation(len(train.labels))
     held_out = train.select(np.sort(drawn[: info.size]), name="the held-out part")
@@ -180,6 +135,8 @@ def load_training(name: str, *, progress: Progress = silent) -> tuple[Split, Spl
 
 def fetch_split(name: str, split: str, *, progress: Progress = silent) -> Split:
     """Like ``load_split``, but read every cached sample too and decode again if one is not as recorded."""
+    if _find(name, split)[0].streamed:
+        return _streamed(name, split, progress=progress)
     return _as_split(name, split, _open(name, split, progress=progress, full=True))
 
 
@@ -193,6 +150,8 @@ def verify_split(name: str, split: str, *, progress: Progress = silent) -> Split
     """
     from tdsnn.data import _cache
 
+    if _find(name, split)[0].streamed:
+        return _verify_streamed(name, _streamed(name, split, progress=progress), progress=progress)
     cached = _open(name, split, progress=progress, full=False)
     try:
         _cache.check(cached)
@@ -257,7 +216,9 @@ def _build(name: str, split: str, *, progress: Progress, tried: list[str]) -> Ca
     from tdsnn.data import _cache
 
     dataset, info = _find(name, split)
-    raw = _read_first(name, split, progress=progress, tried=tried)
+    raw = _first(
+        name, split, lambda source: source.read(split, shape=dataset.shape, progress=progress), tried=tried
+    )
     _check_form(dataset, info, raw)
     order, digest = _cache.canonical_order(raw.images, raw.labels)
     if info.digest is not None and digest != info.digest:
@@ -270,12 +231,71 @@ def _build(name: str, split: str, *, progress: Progress, tried: list[str]) -> Ca
     return _cache.read(_folder(name), split, digest=digest)
 
 
-def _read_first(name: str, split: str, *, progress: Progress, tried: list[str]) -> RawSplit:
-    dataset = DATASETS.load(name)
+def _streamed(name: str, split: str, *, progress: Progress) -> Split:
+    """A split whose pictures are decoded when they are used."""
+    from tdsnn.data._shards import Shards
+    from tdsnn.data._streamed import open_shards
+
+    dataset, info = _find(name, split)
+
+    def located(source: Source) -> Shards:
+        if not isinstance(source, LocalMirror | HubRepo):
+            raise MissingError("it has no shards")
+        paths = source.locate(split, progress=progress)
+        return Shards(paths, image=source.layout.image, label=source.layout.label)
+
+    pictures = open_shards(_first(name, split, located, tried=[]), shape=dataset.shape, size=info.size)
+    if split != "train":
+        pictures.require_labels(len(dataset.classes))
+    return Split(
+        images=pictures,
+        labels=pictures.labels,
+        classes=dataset.classes,
+        digest=pictures.digest,
+        pinned=False,
+        origin=str(pictures.shards.paths[0].parent),
+        task=dataset.task,
+        canonical=False,
+    )
+
+
+def _parts_streamed(train: Split, size: int, *, progress: Progress) -> tuple[Split, Split]:
+    from tdsnn.data._streamed import Pictures, part_held_out
+
+    assert isinstance(train.images, Pictures)
+    rest, held_out, left_out = part_held_out(
+        train.images, size=size, classes=len(train.classes), progress=progress
+    )
+    apart = replace(train.streamed(held_out, name="the held-out part"), left_out=left_out)
+    return train.streamed(rest, name="the rest"), apart
+
+
+def _verify_streamed(name: str, split: Split, *, progress: Progress) -> Split:
+    """Compare the shards with what the Hub says of them."""
+    from tdsnn import hub
+    from tdsnn.data._streamed import Pictures
+    from tdsnn.files import sha256_of
+
+    assert isinstance(split.images, Pictures)
+    repo = DATASETS.load(name).about.repo
+    known = {Path(path).name: digest for path, digest in hub.dataset_digests(repo).items()} if repo else {}
+    paths = split.images.shards.paths
+    for done, path in enumerate(paths, start=1):
+        found, expected = sha256_of(path), known.get(path.name)
+        if expected is not None and found != expected:
+            raise IntegrityError(
+                f"{path} has sha256 {found}, but {repo} has {expected}.", hint=_BAD_SOURCE_HINT
+            )
+        progress(done, len(paths), path.name)
+    return replace(split, pinned=all(path.name in known for path in paths))
+
+
+def _first(name: str, split: str, ask: Callable[[Source], _Found], *, tried: list[str]) -> _Found:
+    """What the first source that has the split answers."""
     hints = []
-    for source in dataset.sources:
+    for source in DATASETS.load(name).sources:
         try:
-            return source.read(split, shape=dataset.shape, progress=progress)
+            return ask(source)
         except MissingError as error:
             tried.append(f"{source.describe(split)}: {error.message}")
             hints.append(error.hint)

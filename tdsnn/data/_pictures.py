@@ -17,25 +17,33 @@ LARGEST_SIDE = 4096
 """Pixels; of what comes in a few kilobytes the decoded picture may take gigabytes."""
 
 
-def decode(source: bytes | Path, *, name: str, mode: str | None = None, hint: str = "") -> Image:
+def decode(
+    source: bytes | Path,
+    *,
+    name: str,
+    mode: str | None = None,
+    hint: str = "",
+    largest_side: int = LARGEST_SIDE,
+) -> Image:
     """A decoded picture.
 
     Args:
         source: encoded, or a file.
         name: subject of the sentence of an error.
         mode: ``L`` (grey) or ``RGB``; None keeps grey pictures grey and turns all others into colours.
+        largest_side: pixels.
 
     Raises:
-        IntegrityError: none of :data:`FORMATS`, broken, or more than :data:`LARGEST_SIDE` on a side.
+        IntegrityError: none of :data:`FORMATS`, broken, or more than ``largest_side`` on a side.
     """
     from PIL import Image
 
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
         # Pillow's reader of WebP takes memory for the whole picture before it tells its size.
-        _require_size(_webp_size(content), name, hint)
+        _require_size(_webp_size(content), name, largest_side, hint)
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            _require_size(picture.size, name, hint)
+            _require_size(picture.size, name, largest_side, hint)
             grey = picture.mode in ("1", "L", "I;16")
             return picture.convert(mode or ("L" if grey else "RGB"))
     # Pillow reports broken PNG chunks as SyntaxError.
@@ -43,10 +51,10 @@ def decode(source: bytes | Path, *, name: str, mode: str | None = None, hint: st
         raise IntegrityError(f"{name} cannot be decoded: {error}.", hint=hint) from error
 
 
-def _require_size(size: tuple[int, int], name: str, hint: str) -> None:
-    if max(size) > LARGEST_SIDE:
+def _require_size(size: tuple[int, int], name: str, largest: int, hint: str) -> None:
+    if max(size) > largest:
         raise IntegrityError(
-            f"{name} has {size[0]} x {size[1]} pixels; at most {LARGEST_SIDE} a side are read.", hint=hint
+            f"{name} has {size[0]} x {size[1]} pixels; at most {largest} a side are read.", hint=hint
         )
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tdsnn.errors import MissingError
 from tdsnn.paths import data_dir
-from tdsnn.progress import Progress, named
+from tdsnn.progress import Progress, silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetLayout:
-    """How a Hub dataset repository stores its splits: one Parquet file for each, encoded images in it."""
+    """How a Hub dataset repository stores its splits: Parquet files with encoded images in them."""
 
     config: str
     """Folder of the configuration."""
@@ -66,10 +66,18 @@ class ParquetLayout:
     """Column with the encoded images (a struct with ``bytes``)."""
     label: str
     """Column with the class index."""
+    shards: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Split to its name in the repository and the number of its files; its own name and 1 if not there."""
+
+    def filenames(self, split: str) -> tuple[str, ...]:
+        """Paths of the split's files inside the repository."""
+        stored, count = self.shards.get(split, (split, 1))
+        return tuple(f"{self.config}/{stored}-{place:05d}-of-{count:05d}.parquet" for place in range(count))
 
     def filename(self, split: str) -> str:
-        """Path of the split's file inside the repository."""
-        return f"{self.config}/{split}-00000-of-00001.parquet"
+        """Path of the only file of a split."""
+        (only,) = self.filenames(split)
+        return only
 
     def load(
         self, path: Path, *, shape: tuple[int, int, int], progress: Progress
@@ -93,23 +101,31 @@ class LocalMirror:
 
     def check(self, split: str) -> None:
         """Whether the mirror has the split's file."""
-        self._path(split)
+        self.locate(split)
 
     def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
         """All samples of the split, from ``$TDSNN_DATA``."""
-        path = self._path(split)
+        (path,) = self.locate(split)
         images, labels = self.layout.load(path, shape=shape, progress=progress)
         return RawSplit(images=images, labels=labels, origin=str(path))
 
-    def _path(self, split: str) -> Path:
-        wanted = f"{self.folder}/{self.layout.filename(split)}"
+    def locate(self, split: str, *, progress: Progress = silent) -> tuple[Path, ...]:
+        """The files of the split below ``$TDSNN_DATA``.
+
+        Raises:
+            MissingError: one is not there.
+        """
+        wanted = [f"{self.folder}/{filename}" for filename in self.layout.filenames(split)]
         root = data_dir()
         if root is None:
-            raise MissingError("TDSNN_DATA is not set", hint=f"Set TDSNN_DATA to a folder that has {wanted}")
-        path = root / wanted
-        if not path.is_file():
-            raise MissingError(f"{path} does not exist", hint=f"Put the Hub's file at {path}")
-        return path
+            raise MissingError(
+                "TDSNN_DATA is not set", hint=f"Set TDSNN_DATA to a folder that has {wanted[0]}"
+            )
+        paths = tuple(root / name for name in wanted)
+        for path in paths:
+            if not path.is_file():
+                raise MissingError(f"{path} does not exist", hint=f"Put the Hub's file at {path}")
+        return paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +143,26 @@ class HubRepo:
         """Whether the split's file was fetched, by this project or another program."""
         from tdsnn import hub
 
-        if not hub.has_dataset_file(self.repo, self.layout.filename(split)):
+        if not all(hub.has_dataset_file(self.repo, name) for name in self.layout.filenames(split)):
             raise MissingError("it is not downloaded")
 
     def read(self, split: str, *, shape: tuple[int, int, int], progress: Progress) -> RawSplit:
         """All samples of the split, from the Hub or its download cache."""
-        from tdsnn import hub
-
-        filename = self.layout.filename(split)
-        told = named(progress, f"Fetching bytes of {filename}")
-        path = hub.fetch_dataset_file(self.repo, filename, progress=told)
+        (path,) = self.locate(split, progress=progress)
         images, labels = self.layout.load(path, shape=shape, progress=progress)
         return RawSplit(images=images, labels=labels, origin=str(path))
+
+    def locate(self, split: str, *, progress: Progress = silent) -> tuple[Path, ...]:
+        """The files of the split, fetched from the Hub first where they are not on this machine.
+
+        Raises:
+            MissingError: one is not on this machine and not to be had.
+            IntegrityError: one has other content than the Hub promised.
+        """
+        from tdsnn import hub
+
+        names = self.layout.filenames(split)
+        return hub.fetch_dataset_files(self.repo, names, by_size=len(names) > 1, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ client. A password or token is never stored, printed or part of an error.
 
 from tdsnn.hub._client import Connection, connection
 from tdsnn.hub._endpoint import require_client
-from tdsnn.hub.datasets import fetch_dataset_file, has_dataset_file
+from tdsnn.hub.datasets import dataset_digests, fetch_dataset_files, has_dataset_file
 from tdsnn.hub.download import fetch_file
 from tdsnn.hub.repository import PREFIX, Contents, Reference, RemoteFile, is_reference, look_up
 from tdsnn.hub.snapshot import Snapshot, complete, take_snapshot
@@ -26,7 +26,8 @@ __all__ = [
     "compare",
     "complete",
     "connection",
-    "fetch_dataset_file",
+    "dataset_digests",
+    "fetch_dataset_files",
     "fetch_file",
     "has_dataset_file",
     "is_reference",

@@ -124,7 +124,10 @@ def _refused(what: str, error: HfHubHTTPError, failure: type[TdsnnError]) -> Tds
 
     server = endpoint()
     if isinstance(error, GatedRepoError):
-        return failure(f"{what}: {server} gives it only to people it has admitted.", hint=_LOGIN)
+        return failure(
+            f"{what}: {server} gives it only to people it has admitted.",
+            hint=f"Ask for access on its page there, or accept its terms. {_LOGIN}",
+        )
     if isinstance(error, RepositoryNotFoundError):
         reason = "has no such repository, or shows it only to its owners"
         return failure(f"{what}: {server} {reason}.", hint=f"Check the name. {_LOGIN}")

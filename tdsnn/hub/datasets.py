@@ -6,22 +6,27 @@ What the Hub client's own cache has is used where it is: datasets are large, and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tdsnn.errors import IntegrityError, MissingError, Unreachable, UsageError
 from tdsnn.hub._endpoint import endpoint, require_client
-from tdsnn.hub.repository import Reference, RemoteFile, look_up
+from tdsnn.hub.repository import Contents, Reference, RemoteFile, look_up
 from tdsnn.hub.snapshot import complete
 from tdsnn.paths import cache_dir
-from tdsnn.progress import Progress, silent
+from tdsnn.progress import Progress, named, silent
 
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-def fetch_dataset_file(repo: str, filename: str, *, progress: Progress = silent) -> Path:
-    """One file of a dataset repository at its newest revision, or, without a network, as fetched last.
+def fetch_dataset_files(
+    repo: str, filenames: Sequence[str], *, by_size: bool = False, progress: Progress = silent
+) -> tuple[Path, ...]:
+    """Files of a dataset repository at its newest revision, or, without a network, as fetched last.
 
     Args:
+        by_size: of a file that was verified when it was fetched, and lies where its digest says, compare the
+            size only: to read a hundred gigabytes takes minutes.
         progress: told of the bytes.
 
     Raises:
@@ -29,34 +34,70 @@ def fetch_dataset_file(repo: str, filename: str, *, progress: Progress = silent)
         IntegrityError: other content than the Hub promised; the next call fetches it anew.
         TdsnnError: the cache cannot be written, or has too little space.
     """
-    what = f"'{filename}' of dataset {repo}"
+    what = f"'{filenames[0]}' of dataset {repo}"
     try:
         reference = Reference(repo=repo, kind="dataset")
     except UsageError as error:
         raise MissingError(f"{what} cannot be on a Hub.", hint=error.hint) from error
-    shared = _shared(repo, filename)
     try:
         found = look_up(reference)
     except Unreachable:
-        for path in _kept(repo, filename):
-            if _intact(path, path.relative_to(_home(repo)).parts[0]):
-                return path
-        if shared is not None and _intact(shared, shared.resolve().name):
-            return shared
-        raise
-    file = found.files.get(filename)
-    if file is None:
-        raise MissingError(f"{what}: {endpoint()} has no such file.", hint="Check the name.")
-    if shared is not None and _is(file, shared):
-        return shared
-    folder = _home(repo) / file.key
-    complete(repo, found.commit, [file], folder, kind="dataset", progress=progress)
-    return folder / filename
+        kept = [_last_fetched(repo, filename, by_size=by_size) for filename in filenames]
+        if None in kept:
+            raise
+        return tuple(path for path in kept if path is not None)
+    return tuple(
+        _fetched(repo, found, filename, by_size=by_size, progress=progress) for filename in filenames
+    )
+
+
+def dataset_digests(repo: str) -> dict[str, str]:
+    """sha256 of each large file of a dataset repository at its newest revision, by path.
+
+    Raises:
+        MissingError: no network, or no such repository.
+    """
+    files = look_up(Reference(repo=repo, kind="dataset")).files
+    return {path: file.sha256 for path, file in files.items() if file.sha256}
 
 
 def has_dataset_file(repo: str, filename: str) -> bool:
     """Whether a file of a dataset repository is on this machine; neither reads it nor asks the network."""
     return bool(_kept(repo, filename)) or _shared(repo, filename) is not None
+
+
+def _last_fetched(repo: str, filename: str, *, by_size: bool) -> Path | None:
+    """What was fetched of a file, and is as it was then."""
+    for path in _kept(repo, filename):
+        if by_size or _intact(path, path.relative_to(_home(repo)).parts[0]):
+            return path
+    shared = _shared(repo, filename)
+    if shared is not None and (by_size or _intact(shared, shared.resolve().name)):
+        return shared
+    return None
+
+
+def _fetched(repo: str, found: Contents, filename: str, *, by_size: bool, progress: Progress) -> Path:
+    file = found.files.get(filename)
+    if file is None:
+        raise MissingError(
+            f"'{filename}' of dataset {repo}: {endpoint()} has no such file.", hint="Check the name."
+        )
+    shared = _shared(repo, filename)
+    if shared is not None and (_named_so(file, shared) if by_size else _is(file, shared)):
+        return shared
+    folder = _home(repo) / file.key
+    path = folder / filename
+    # Nothing gets this name that was not verified.
+    if not (by_size and path.is_file() and path.stat().st_size == file.size):
+        told = named(progress, f"Fetching bytes of {filename}")
+        complete(repo, found.commit, [file], folder, kind="dataset", progress=told)
+    return path
+
+
+def _named_so(file: RemoteFile, path: Path) -> bool:
+    """Whether a file has the size, and in the Hub client's cache the digest as its name."""
+    return path.stat().st_size == file.size and path.resolve().name == file.key
 
 
 def _home(repo: str) -> Path:

@@ -33,7 +33,8 @@ class Task(ABC):
     """The lowest score: a sample that has it has nothing to lose, so no attack is spent on it."""
 
     chooses_class: ClassVar[bool] = False
-    """Whether outputs are logits, of which the highest is the answer, and targets are classes."""
+    """Whether outputs are logits, of which the highest is the answer, and targets are classes; losses of such
+    a task also take shares of classes (N, K), as mixtures of images have."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

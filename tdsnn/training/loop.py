@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,23 +21,23 @@ from tdsnn.files import file_error
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.origin import Origin
 from tdsnn.processes import launched, present_team
-from tdsnn.runtime import Fetched, fp32_products
+from tdsnn.runtime import fp32_products
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
 from tdsnn.topography.positions import PREPARATION
-from tdsnn.training.adversarial import Adversary
 from tdsnn.training.arrangement import Arrangement
 from tdsnn.training.finish import finish
 from tdsnn.training.fresh import fresh_model
-from tdsnn.training.images import Batches
 from tdsnn.training.monitor import held_out_scores
-from tdsnn.training.objective import Objective, diverged
+from tdsnn.training.objective import Objective
 from tdsnn.training.optim import Average, build_optimizer, set_lr
+from tdsnn.training.passes import Chunk, Passes
 from tdsnn.training.progress import Meter, Position, Watcher, log_line
 from tdsnn.training.shared_norm import keep_statistics_apart, share_statistics
 from tdsnn.training.state import CHECKPOINT, keep_lines, load_state, save_state, settings_digest
 from tdsnn.training.stopping import Stop
+from tdsnn.training.streaming import training_batches
 
 LOG = "log.jsonl"
 _SAVE_EVERY_S = 180.0
@@ -79,7 +78,7 @@ class Trainer:
         self.team = present_team()
         # Of several processes each has a device of its own, which only the launcher knows.
         self.device = device if self.processes == 1 else self.accelerator.device
-        self.batches = Batches(train, recipe, processes=self.processes, device=self.device)
+        self.batches = training_batches(train, recipe, processes=self.processes, device=self.device)
         self.position, self.meter = Position(), Meter()
         self._cpu_before = -time.process_time()
         self.model = fresh_model(manifest, image_size=train.images.shape[2:])
@@ -96,13 +95,18 @@ class Trainer:
             self.model.sheets, self._arranged_by = self.team.once(search)
         task = TASKS.load(train.task)
         self.objective = Objective(manifest, task, self.model, compiled=compiled, team=self.team)
-        self._adversary: Adversary | None = None
-        if recipe.adversarial:
-            self._adversary = Adversary(recipe.adversarial, task=task, recipe=recipe)
         if recipe.sync_batch_norm and self.processes > 1:
             share_statistics(self.model, self.team)
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, build_optimizer(self.model, recipe), device_placement=[False, False]
+        )
+        self.passes = Passes(
+            recipe,
+            self.objective,
+            task=task,
+            model=self.model,
+            wrapped=self.wrapped,
+            accelerator=self.accelerator,
         )
         self.average = Average(self.model, recipe.ema_decay) if recipe.ema_decay else None
 
@@ -167,6 +171,8 @@ class Trainer:
         except KeyboardInterrupt:
             self.save()
             raise
+        finally:
+            self.batches.close()
         if self.accelerator.is_main_process:
             self._finish()
             name, dataset = self.manifest.name, self.manifest.dataset
@@ -195,8 +201,11 @@ class Trainer:
         recipe = self.manifest.recipe
         keep_statistics_apart(self.model)
         chosen = enumerate(self.batches.plan(recipe.epochs)[: recipe.bn_batches])
-        passes = (self._batch(rows, epoch=recipe.epochs, step=step)[0] for step, rows in chosen)
-        finish(self.model, recipe, average=self.average, batches=passes)
+        seen = (
+            self.passes.attacked(self._chunk(rows, epoch=recipe.epochs, step=step)) for step, rows in chosen
+        )
+        finish(self.model, recipe, average=self.average, batches=seen)
+        self.batches.close()
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
         if self.manifest.topography.preparation == PREPARATION and not self.manifest.topographic:
             self.model.sheets = self._arrangement.by_itself(self.model)
@@ -235,40 +244,21 @@ class Trainer:
         # Those of the middle of the step: at its start the first would be zero.
         set_lr(self.optimizer, recipe, epoch + (step + 0.5) / self.batches.steps)
         part = Part(self.team.rank, self.team.size)
-        images, targets = self._batch(chosen[part.rank :: part.size], epoch=epoch, step=step, part=part)
-        losses = self.objective(
-            self.wrapped,
-            images,
-            targets,
-            epoch=epoch,
-            step=step,
-            fraction=step / self.batches.steps,
-            with_shares=not self.meter.steps,
-        )
-        fetched = Fetched(torch.stack((losses.total, *losses.parts.values())))
+        chunk = self._chunk(chosen[part.rank :: part.size], epoch=epoch, step=step, part=part)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses.total)
-        # The one wait of a step: a GPU has the backward pass to do meanwhile.
-        total, *values = fetched.read()
-        parts = dict(zip(losses.parts, values, strict=True))
-        if not math.isfinite(total):
-            found = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
-            raise diverged("loss", epoch=epoch, step=step, found=f" ({found})")
+        parts, shares = self.passes(chunk, with_shares=not self.meter.steps)
         if recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
-        if losses.shares is not None:
-            self.meter.shares = losses.shares
-        return parts
+        self.meter.shares |= shares
+        return parts | self.batches.found()
 
-    def _batch(self, rows: Tensor, *, epoch: int, step: int, part: Part = WHOLE) -> tuple[Tensor, Tensor]:
-        """Images as the network is to see them, and their targets."""
-        x, targets = self.batches.load(rows, epoch=epoch, step=step, part=part)
-        if self._adversary is not None:
-            x = self._adversary.perturb(self.model, x, targets, indices=rows, epoch=epoch, step=step)
-        return x, targets
+    def _chunk(self, rows: Tensor, *, epoch: int, step: int, part: Part = WHOLE) -> Chunk:
+        images, targets = self.batches.load(rows, epoch=epoch, step=step, part=part)
+        fraction = step / self.batches.steps
+        return Chunk(images=images, targets=targets, rows=rows, epoch=epoch, step=step, fraction=fraction)
 
     def _line(self) -> dict[str, Any]:
         return log_line(
@@ -291,7 +281,7 @@ class Trainer:
 
     def _close_epoch(self, watcher: Watcher) -> None:
         self.meter.sums = self._over_processes(self.meter.sums)
-        line = self._line() | self.team.once(self.held_out_scores)
+        line = self._line() | self.team.once(self.held_out_scores) | self.batches.remarks(self.meter.means())
         if self.accelerator.is_main_process:
             with file_error(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")

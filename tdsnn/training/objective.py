@@ -67,7 +67,7 @@ class Objective:
         Args:
             forward: images to outputs through the model, perhaps wrapped.
             images: (N, C, H, W) in [0, 1].
-            targets: (N,).
+            targets: (N,), or of mixtures of classes (N, K), the share of each.
             epoch, step: where the run stands; they fix the draws of the spatial loss.
             fraction: of the present epoch that is done, for the warm-up of the spatial loss.
             with_shares: whether to compute the shares of the gradient, at full weight: during the warm-up
@@ -77,7 +77,9 @@ class Objective:
         with capture_outputs(self._model, self._layers) as layers:
             outputs = answer(forward, images, recipe.precision)
             loss = self._task.training_loss(outputs, targets, label_smoothing=recipe.label_smoothing)
-            score = self._task.score(outputs.detach(), targets).float().mean()
+            # Of a mixture the class that it has most of.
+            labels = targets.argmax(1) if targets.ndim > 1 else targets
+            score = self._task.score(outputs.detach(), labels).float().mean()
             parts = {"task": loss.detach(), "accuracy": score}
             terms = {"task": loss}
             if recipe.rate_penalty:

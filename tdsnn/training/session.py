@@ -166,6 +166,8 @@ def _train(
     from tdsnn.training import loop
 
     rest, held_out = load_training(manifest.dataset)
+    if held_out.left_out:
+        note(f"{len(held_out.left_out)} images cannot be held out; the first: {held_out.left_out[0]}")
     trainer = loop.Trainer(
         manifest, folder=folder, train=rest, held_out=held_out, device=device, auxiliary=auxiliary, stop=stop
     )

@@ -95,7 +95,7 @@ def test_the_attack_leaves_nothing_behind(tmp_path: Path, split: Split) -> None:
     run = trainer(small(EPS, "recipe.adversarial.steps=2"), tmp_path, split)
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
     run.model.train()
-    _, mine = run._batch(torch.arange(8), epoch=0, step=0)
+    mine = run.passes.attacked(run._chunk(torch.arange(8), epoch=0, step=0))
     assert len(mine) == 8
     assert run.model.training
     assert all(torch.equal(value, before[key]) for key, value in run.model.state_dict().items())

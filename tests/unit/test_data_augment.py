@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdsnn.data._augment import _AUGMENTATIONS, Part, augment, crop_padding, cutout_size
+from tdsnn.data._torchvision import MIXTURES, mix
 from tdsnn.errors import UsageError
 from tdsnn.schema import Augmentation
+from tdsnn.training.images import DECODED
 
 ALL = get_args(Augmentation)
 """What a manifest may name."""
@@ -30,7 +32,7 @@ batches = st.builds(
 
 
 def test_manifests_may_name_all_that_there_are() -> None:
-    assert set(ALL) == set(_AUGMENTATIONS)
+    assert set(ALL) == {*_AUGMENTATIONS, *MIXTURES, DECODED}
 
 
 def generator(seed: int) -> torch.Generator:
@@ -38,7 +40,11 @@ def generator(seed: int) -> torch.Generator:
 
 
 @settings(max_examples=40, deadline=None)
-@given(images=batches, names=st.lists(st.sampled_from(ALL), max_size=4), seed=st.integers(0, 2**31))
+@given(
+    images=batches,
+    names=st.lists(st.sampled_from(tuple(_AUGMENTATIONS)), max_size=4),
+    seed=st.integers(0, 2**31),
+)
 def test_form_is_kept_input_is_untouched_and_the_generator_decides(
     images: torch.Tensor, names: list[str], seed: int
 ) -> None:
@@ -133,3 +139,36 @@ def test_a_part_of_a_batch_looks_as_in_the_whole(size: int) -> None:
     for rank in range(size):
         own = augment(images[rank::size], names, generator=generator(5), part=Part(rank, size))
         assert torch.equal(own, whole[rank::size])
+
+
+def test_randaugment_draws_for_each_image_and_alike_in_a_shared_batch() -> None:
+    one = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
+    whole = augment(one.expand(12, -1, -1, -1), ["randaugment"], generator=generator(1))
+    assert len({image.numpy().tobytes() for image in whole}) > 6
+    for rank in range(3):
+        mine = augment(one.expand(4, -1, -1, -1), ["randaugment"], generator=generator(1), part=Part(rank, 3))
+        assert torch.equal(mine, whole[rank::3])
+
+
+def test_draws_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    images = torch.rand(4, 3, 8, 8, generator=generator(0))
+    mix(images, torch.arange(4), MIXTURES, classes=5, seed=3)
+    augment((255 * images).byte(), ["randaugment"], generator=generator(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mixtures_are_of_two_neighbours_and_say_how_much_of_each() -> None:
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 1, 8, 8)
+    seen = set()
+    for seed in range(12):
+        mixed, shares = mix(images, torch.arange(4), MIXTURES, classes=5, seed=seed)
+        torch.testing.assert_close(shares.sum(1), torch.ones(4))
+        assert ((shares > 0).sum(1) <= 2).all()
+        # Of images that are their class everywhere the mean pixel is the mean class.
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), shares @ torch.arange(5.0))
+        seen.add("mixup" if len(mixed[1].unique()) == 1 else "cutmix")
+        assert all(
+            map(torch.equal, mix(images, torch.arange(4), MIXTURES, classes=5, seed=seed), (mixed, shares))
+        )
+    assert seen == {"mixup", "cutmix"}

@@ -168,14 +168,14 @@ def test_the_hub_is_asked_last_for_the_right_file(
     downloaded = write_parquet(tmp_path / "hub" / "file.parquet")
     asked = []
 
-    def fetch(repo: str, filename: str, *, progress: Progress) -> Path:
-        asked.append((repo, filename))
-        return downloaded
+    def fetch(repo: str, filenames: Sequence[str], *, by_size: bool, progress: Progress) -> tuple[Path, ...]:
+        asked.append((repo, *filenames, by_size))
+        return (downloaded,)
 
-    monkeypatch.setattr("tdsnn.hub.fetch_dataset_file", fetch)
+    monkeypatch.setattr("tdsnn.hub.fetch_dataset_files", fetch)
     install(MIRROR, HubRepo(repo="owner/tiny", layout=LAYOUT))
     assert load_split("tiny", "test").origin == str(downloaded)
-    assert asked == [("owner/tiny", "plain/test-00000-of-00001.parquet")]
+    assert asked == [("owner/tiny", "plain/test-00000-of-00001.parquet", False)]
 
 
 def test_without_a_pinned_digest_the_split_loads_and_says_so(tmp_path: Path, install: Install) -> None:
@@ -190,10 +190,12 @@ def test_without_a_pinned_digest_the_split_loads_and_says_so(tmp_path: Path, ins
 def test_missing_everywhere_lists_every_source_and_every_remedy(
     tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(repo: str, filename: str, *, progress: Progress) -> Path:
+    def unreachable(
+        repo: str, filenames: Sequence[str], *, by_size: bool, progress: Progress
+    ) -> tuple[Path, ...]:
         raise MissingError("the Hub cannot be reached", hint="Connect to the network.")
 
-    monkeypatch.setattr("tdsnn.hub.fetch_dataset_file", unreachable)
+    monkeypatch.setattr("tdsnn.hub.fetch_dataset_files", unreachable)
     monkeypatch.delenv("TDSNN_DATA")
     idx = write_idx(tmp_path / "system")
     install(

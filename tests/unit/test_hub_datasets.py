@@ -25,7 +25,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch() -> Path:
-    return hub.fetch_dataset_file(REPO, NAME)
+    (path,) = hub.fetch_dataset_files(REPO, [NAME])
+    return path
 
 
 def files_asked(server: HubServer) -> int:
@@ -38,8 +39,8 @@ def test_fetched_once_and_without_a_network_the_same(
     hub_server.add(REPO, {NAME: ROWS, "plain/train.parquet": b"more"}, kind="dataset")
     assert not hub.has_dataset_file(REPO, NAME)
     seen: list[tuple[int, int]] = []
-    path = hub.fetch_dataset_file(
-        REPO, NAME, progress=lambda done, total, what="": seen.append((done, total))
+    (path,) = hub.fetch_dataset_files(
+        REPO, [NAME], progress=lambda done, total, what="": seen.append((done, total))
     )
     assert path == cache / "hub" / "datasets" / "someone--images" / SHA256 / NAME
     assert path.read_bytes() == ROWS
@@ -52,10 +53,26 @@ def test_fetched_once_and_without_a_network_the_same(
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
     assert fetch() == path
     with pytest.raises(Unreachable, match="HF_HUB_OFFLINE is set"):
-        hub.fetch_dataset_file(REPO, "plain/train.parquet")
+        hub.fetch_dataset_files(REPO, ["plain/train.parquet"])
     path.write_bytes(ROWS[:-1] + b"x")
     with pytest.raises(Unreachable, match="HF_HUB_OFFLINE is set"):
         fetch()
+
+
+def test_many_files_are_looked_up_once_and_not_read_again(hub_server: HubServer, cache: Path) -> None:
+    other = "plain/train.parquet"
+    hub_server.add(REPO, {NAME: ROWS, other: b"more"}, kind="dataset")
+    paths = hub.fetch_dataset_files(REPO, [NAME, other], by_size=True)
+    assert [path.read_bytes() for path in paths] == [ROWS, b"more"]
+    assert sum("/api/datasets/" in request for request in hub_server.requests) == 1
+    paths[0].write_bytes(b"x" * len(ROWS))
+    assert hub.fetch_dataset_files(REPO, [NAME, other], by_size=True) == paths
+    assert files_asked(hub_server) == 2
+    paths[0].write_bytes(b"cut off")
+    assert hub.fetch_dataset_files(REPO, [NAME, other], by_size=True)[0].read_bytes() == ROWS
+    assert hub.dataset_digests(REPO)[NAME] == SHA256
+    hub_server.stop()
+    assert hub.fetch_dataset_files(REPO, [NAME, other], by_size=True) == paths
 
 
 @pytest.mark.parametrize("fault", [Fault.wrong_bytes(), Fault.longer()], ids=lambda fault: fault.kind)
@@ -121,8 +138,8 @@ def test_what_the_client_has_serves_without_a_network(hub_server: HubServer) -> 
 def test_names_that_are_on_no_hub(hub_server: HubServer) -> None:
     hub_server.add(REPO, {NAME: ROWS}, kind="dataset")
     with pytest.raises(MissingError, match="cannot be on a Hub"):
-        hub.fetch_dataset_file("a/b/c/d", NAME)
+        hub.fetch_dataset_files("a/b/c/d", [NAME])
     with pytest.raises(MissingError, match=r"'x\.parquet' of dataset someone/images: .* has no such file"):
-        hub.fetch_dataset_file(REPO, "x.parquet")
+        hub.fetch_dataset_files(REPO, ["x.parquet"])
     with pytest.raises(MissingError, match=r"Dataset someone/else at 'main': .* has no such repository"):
-        hub.fetch_dataset_file("someone/else", NAME)
+        hub.fetch_dataset_files("someone/else", [NAME])

@@ -218,9 +218,9 @@ def test_peak_memory_sees_an_allocation() -> None:
 
 
 def _grow(size: int) -> int:
-    before = memory._peak_resident()
+    before = memory.peak_resident()
     np.ones(size, dtype=np.uint8)
-    return memory._peak_resident() - before
+    return memory.peak_resident() - before
 
 
 def test_a_process_that_dies_is_an_error() -> None:
