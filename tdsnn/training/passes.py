@@ -121,7 +121,8 @@ class Passes:
             with_shares=with_shares,
         )
         fetched = Fetched(torch.stack((losses.total, *losses.parts.values())))
-        self._accelerator.backward(losses.total / self._count)
+        # Dividing by one would be two kernels for nothing.
+        self._accelerator.backward(losses.total if self._count == 1 else losses.total / self._count)
         # The one wait of a pass: a GPU has the backward pass to do meanwhile.
         total, *values = fetched.read()
         parts = dict(zip(losses.parts, values, strict=True))
