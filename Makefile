@@ -17,11 +17,12 @@ bench: data
 	@echo "4/4 Accuracy without and under attack, 1,000 test images of each (about four minutes) ..."
 	@$(ZOO) bench --attack pgd --n 1000 --eps 1 --eps 4
 
+# One more than the two cores that are common: some tests wait for processes that they started.
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
 
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds 60
