@@ -234,6 +234,10 @@ def test_an_edited_config_is_refused_and_one_of_before_there_was_a_digest_is_rea
     with pytest.raises(IntegrityError, match="was changed since it was saved") as caught:
         read_checkpoint(folder)
     assert "save_pretrained" in caught.value.hint
+    for number in ("NaN", "1e999"):
+        path.write_text(json.dumps(document).replace("1.5", number))
+        with pytest.raises(IntegrityError, match="was changed since it was saved"):
+            read_checkpoint(folder)
     del document["sha256"]
     path.write_text(json.dumps(document))
     assert read_checkpoint(folder).config.arguments["v_threshold"] == 1.5
