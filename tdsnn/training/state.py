@@ -230,11 +230,11 @@ def load_state(folder: Path, *, origin: Origin | None = None) -> dict[str, Any]:
             hint="Leave --resume out to start the run.",
         )
     try:
-        content, sealed, digest = path.read_bytes().rpartition(_SEAL)
-        if sealed and hashlib.sha256(content).hexdigest().encode() != digest:
+        content, _, digest = path.read_bytes().rpartition(_SEAL)
+        # Without a digest too: one that cannot be found may be one that was damaged.
+        if hashlib.sha256(content).hexdigest().encode() != digest:
             raise ValueError("its content was changed")
-        # A state of before there were digests ends with its content.
-        state = torch.load(io.BytesIO(content if sealed else digest), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it is no table")
     except _DAMAGED as error:

@@ -33,9 +33,14 @@ def test_no_damage_of_a_training_state_is_a_traceback_or_another_state(tmp_path:
     assert refused > 140
 
 
-def test_a_state_of_before_there_were_digests_is_read(tmp_path: Path) -> None:
-    torch.save({"position": 3}, tmp_path / states.STATE)
-    assert states.load_state(tmp_path) == {"position": 3}
+def test_a_state_whose_digest_cannot_be_found_is_damaged(tmp_path: Path) -> None:
+    states.save_state(tmp_path, {"position": 3})
+    content = (tmp_path / states.STATE).read_bytes()
+    for altered in (content.replace(b"sha256", b"sha257"), content.rpartition(b"\nsha256")[0]):
+        assert altered != content
+        (tmp_path / states.STATE).write_bytes(altered)
+        with pytest.raises(IntegrityError, match="is damaged"):
+            states.load_state(tmp_path)
 
 
 @pytest.mark.parametrize(
