@@ -8,7 +8,10 @@ from tdsnn.benchmark.suites import suite_names
 from tdsnn.manifest import list_models
 from tdsnn.registry import Registry
 
-__all__ = ["attack_names", "complete", "datasets", "metric_names", "suites", "zoo_models"]
+__all__ = [
+    *("attack_names", "complete", "dataset_names", "format_names", "map_metric_names", "metric_names"),
+    *("suites", "zoo_models"),
+]
 
 
 def complete(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
@@ -16,14 +19,16 @@ def complete(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
-def _scanned(kind: str, package: str) -> Callable[[], tuple[str, ...]]:
+def _scanned(package: str) -> Callable[[], tuple[str, ...]]:
     # The registries of the packages themselves would import torch, which neither --help nor Tab must.
-    return Registry[object](kind, package, "tdsnn-zoo bench --help").names
+    return Registry[object](kind="", package=package, command="").names
 
 
-attack_names = _scanned("attack", "tdsnn.attacks")
-metric_names = _scanned("time metric", "tdsnn.temporal")
-datasets = complete(_scanned("dataset", "tdsnn.data"))
+attack_names = _scanned("tdsnn.attacks")
+metric_names = _scanned("tdsnn.temporal")
+map_metric_names = _scanned("tdsnn.metrics")
+format_names = _scanned("tdsnn.exporting.formats")
+dataset_names = _scanned("tdsnn.data")
 suites = complete(suite_names)
 
 

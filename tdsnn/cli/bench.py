@@ -13,7 +13,7 @@ from tdsnn.benchmark.shards import Shard, read_shard
 from tdsnn.benchmark.suites import suite_names
 from tdsnn.cli import _output
 from tdsnn.cli._bench_request import Request, run, words
-from tdsnn.cli._completion import attack_names, complete, datasets, metric_names, suites, zoo_models
+from tdsnn.cli._completion import attack_names, complete, dataset_names, metric_names, suites, zoo_models
 from tdsnn.drawing import require_format
 from tdsnn.errors import GateError, UsageError
 from tdsnn.processes import is_main
@@ -76,7 +76,7 @@ _Data = Annotated[
     typer.Option(
         "--data",
         metavar="NAME|FOLDER|IMAGES.npy,LABELS.npy",
-        autocompletion=datasets,
+        autocompletion=complete(dataset_names),
         help="Test images: a dataset, a folder with one folder of images for each class, or two arrays. "
         "Default: what the zoo entries are for",
         show_default=False,

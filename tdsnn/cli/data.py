@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from tdsnn.cli import _output, _progress
-from tdsnn.cli._completion import datasets
+from tdsnn.cli._completion import complete, dataset_names
 
 if TYPE_CHECKING:
     from tdsnn.data._base import Split
@@ -18,7 +18,9 @@ app = typer.Typer(no_args_is_help=True, help="List, fetch and verify datasets.")
 NameArgument = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", autocompletion=datasets, help="Dataset; `tdsnn-zoo data list` shows them."
+        metavar="NAME",
+        autocompletion=complete(dataset_names),
+        help="Dataset; `tdsnn-zoo data list` shows them.",
     ),
 ]
 SplitOption = Annotated[

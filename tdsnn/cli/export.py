@@ -8,14 +8,10 @@ from typing import Annotated
 import typer
 
 from tdsnn.cli import _output, _progress
-from tdsnn.cli._completion import zoo_models
+from tdsnn.cli._completion import format_names, zoo_models
 from tdsnn.errors import UsageError
-from tdsnn.registry import Registry
 
-_KNOWN = [
-    name.replace("_", "-")
-    for name in Registry[object]("format", "tdsnn.exporting.formats", "tdsnn-zoo export --help").names()
-]
+_KNOWN = [name.replace("_", "-") for name in format_names()]
 
 IMAGES = 1000
 """That --verify compares."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tdsnn.cli import _output
-from tdsnn.cli._completion import datasets, zoo_models
+from tdsnn.cli._completion import dataset_names, zoo_models
 from tdsnn.errors import UsageError
 from tdsnn.files import undone, write_atomic
 from tdsnn.manifest import full_name, list_models, manifest_path, parse, resolve
@@ -53,7 +53,7 @@ def command(
     with undone(*written):
         for path, text in written.items():
             write_atomic(path, text.encode())
-    if dataset != start.dataset and dataset in datasets(dataset):
+    if dataset != start.dataset and dataset in dataset_names():
         _output.note(f"The data of {name} is {start.dataset} still: see [data] and [model.arguments].")
     if as_json:
         _output.emit_json({"written": [str(path) for path in written]})

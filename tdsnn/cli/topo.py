@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tdsnn.cli import _output, _progress
-from tdsnn.cli._completion import zoo_models
+from tdsnn.cli._completion import map_metric_names, zoo_models
 from tdsnn.errors import Interrupted
-from tdsnn.registry import Registry
 
 if TYPE_CHECKING:
     from tdsnn.maps.survey import Survey
     from tdsnn.topography.sheets import CorticalSheet
 
-_KNOWN_METRICS = ", ".join(Registry[object]("metric", "tdsnn.metrics", "tdsnn-zoo topo --help").names())
+_KNOWN_METRICS = ", ".join(map_metric_names())
 
 
 class _ShowFirst(typer.core.TyperGroup):

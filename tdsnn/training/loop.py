@@ -149,9 +149,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
-        # Runs of before these were kept have neither.
-        self.meter = Meter(state.get("meter"))
-        self._cpu_before = state.get("cpu_seconds", 0.0) - time.process_time()
+        self.meter = Meter(state["meter"])
+        self._cpu_before = state["cpu_seconds"] - time.process_time()
         if self.average is not None:
             self.average.values = {key: value.to(self.device) for key, value in state["average"].items()}
             self.average.steps = state["average_steps"]

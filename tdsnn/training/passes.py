@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -37,14 +37,7 @@ class Chunk:
         """Equal parts."""
         parts = (whole.chunk(count) for whole in (self.images, self.targets, self.rows))
         return [
-            Chunk(
-                images=images,
-                targets=targets,
-                rows=rows,
-                epoch=self.epoch,
-                step=self.step,
-                fraction=self.fraction,
-            )
+            replace(self, images=images, targets=targets, rows=rows)
             for images, targets, rows in zip(*parts, strict=True)
         ]
 

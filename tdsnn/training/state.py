@@ -243,7 +243,7 @@ def load_state(folder: Path, *, origin: Origin | None = None) -> dict[str, Any]:
             hint="Start anew with another --run-dir; the log of this run is kept.",
         ) from error
     require_same(
-        state.get("origin", {}),  # runs of before it was kept have none
+        state.get("origin", {}),
         origin or {},
         what=f"The saved state '{path}'",
         hint="Resume with what the run began with, or start anew with another --run-dir.",
