@@ -99,7 +99,7 @@ def read(
         generator=torch.Generator().manual_seed(0),
     )
     try:
-        for batch in loader:
+        for batch in _begun(loader):
             if len(batch.broken) == len(batch.rows):
                 raise IntegrityError(
                     f"None of the {len(batch.rows)} pictures of a batch can be used: {batch.broken[0].reason}"
@@ -114,11 +114,21 @@ def read(
         ) from error
 
 
+def _begun(loader: DataLoader[Decoded]) -> Iterator[Decoded]:
+    """The loader's batches. Its workers inherit that signals wait, until they know to ignore them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(_: int) -> None:
     give_back_freed_memory()
     # The training decides what a signal means; workers end when it does.
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 class _Ahead:

@@ -6,11 +6,13 @@ import itertools
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hub_server import Fault, HubServer
 from PIL import Image
 
@@ -162,7 +164,14 @@ def test_workers_give_what_one_process_gives(mirror: Mirror) -> None:
         assert one.broken == other.broken
 
 
-def test_workers_leave_signals_to_the_training_and_their_end_is_one_sentence(mirror: Mirror) -> None:
+def test_workers_leave_signals_to_the_training_and_their_end_is_one_sentence(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_late() -> None:
+        time.sleep(torch.utils.data.get_worker_info().id)
+
+    # The first batch is there before the second worker knows what to ignore.
+    monkeypatch.setattr(reader, "give_back_freed_memory", begin_late)
     mirror.write(rows(120))
     pictures = load_split(NAME, "train").images
     assert isinstance(pictures, Pictures)
