@@ -202,7 +202,7 @@ def test_the_reference_attack_is_judged_by_both_rules(wrong_pass: int, last: boo
         (range(2), torch.rand(2, 1, 4, 4), torch.tensor([0, 1])),
         (range(2, 3), torch.rand(1, 1, 4, 4), torch.tensor([0])),
     ]
-    theirs = attacks.Theirs(Model(), [batches], 8 / 255)
+    theirs = attacks.Theirs(Model(), [batches], 8 / 255, steps=10)
     theirs()
     assert theirs.robust.tolist() == [last, False, last]
     assert theirs.robust_any.tolist() == [any_iterate, False, any_iterate]
