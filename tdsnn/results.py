@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from tdsnn.files import digest_of
 from tdsnn.result_tables import tables
@@ -112,6 +112,19 @@ class Comparison(Table, frozen=True, kw_only=True):
     def place(self) -> Place:
         """Row of the cells that are compared."""
         return Place(self.attack, self.variant, self.eps_255)
+
+    @property
+    def turned(self) -> Comparison:
+        """The same as ``twin`` minus ``model``."""
+        found = self.difference
+        return structs.replace(
+            self,
+            model=self.twin,
+            twin=self.model,
+            difference=structs.replace(found, value=-found.value, low=-found.high, high=-found.low),
+            only_model=self.only_twin,
+            only_twin=self.only_model,
+        )
 
 
 class Key(NamedTuple):

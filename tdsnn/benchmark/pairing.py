@@ -32,6 +32,11 @@ class Pairing:
     twins: bool
     """Whether A has a spatial loss and B is the same without."""
 
+    def names(self, seed: int) -> tuple[str, str]:
+        """Full names of A and B of a seed."""
+        a, b = self.pairs[seed]
+        return a.name, b.name
+
     @property
     def releases(self) -> tuple[Release, ...]:
         """Of all seeds, A before B."""

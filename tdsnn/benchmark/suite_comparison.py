@@ -51,6 +51,8 @@ class SuiteComparison:
     masked: tuple[str, ...]
     """Networks that failed a test for masked gradients."""
     left_out: tuple[str, ...]
+    official: tuple[int, ...]
+    """Seeds of which official results say it all, so that nothing was measured."""
 
     def document(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
@@ -93,6 +95,9 @@ class SuiteComparison:
                 "with 95 % Wilson interval, paired difference with 95 % Tango interval; "
                 f"{p_values('exact McNemar', len(self.rows))}."
             )
+        if self.official:
+            seeds = ", ".join(map(str, self.official))
+            lines.append(f"Official results of seed {seeds}; --fresh measures anew.")
         if self.masked:
             lines.append(f"{MARK} Failed a test for masked gradients: {', '.join(self.masked)}.")
         return "\n".join(lines)
@@ -101,16 +106,21 @@ class SuiteComparison:
         return str(self.table())
 
 
-def compare_suite(pairing: Pairing, results: Mapping[int, Result]) -> SuiteComparison:
-    """Join one result for each seed, of both networks of that seed under the same suite.
+def compare_suite(
+    pairing: Pairing, results: Mapping[int, Result], *, official: Sequence[int] = ()
+) -> SuiteComparison:
+    """Join one result for each seed, which compares both networks of that seed under the same suite.
 
     A row that lacks a number in one of them is left out.
+
+    Args:
+        official: seeds whose result is an official one.
     """
     seeds = tuple(pairing.pairs)
     found = []
     for place in _places(results[seeds[0]]):
         cells = [_pair(results[seed], pairing, seed, place) for seed in seeds]
-        compared = [_comparison(results[seed], place) for seed in seeds]
+        compared = [_comparison(results[seed], pairing, seed, place) for seed in seeds]
         if all(one is not None for one in compared):
             found.append((place, cells, [one for one in compared if one is not None]))
     measured = [_measured(cells, compared) for _, cells, compared in found]
@@ -142,11 +152,12 @@ def compare_suite(pairing: Pairing, results: Mapping[int, Result]) -> SuiteCompa
         rows=tuple(rows),
         masked=tuple(
             str(model["name"])
-            for result in results.values()
+            for seed, result in results.items()
             for model in result.models
-            if model["masking_signs"]
+            if model["masking_signs"] and model["name"] in pairing.names(seed)
         ),
         left_out=pairing.left_out,
+        official=tuple(official),
     )
 
 
@@ -156,12 +167,14 @@ def _places(result: Result) -> list[Place]:
 
 def _pair(result: Result, pairing: Pairing, seed: int, place: Place) -> tuple[Cell, Cell]:
     cells = {(cell.model, cell.place): cell for cell in result.cells}
-    a, b = (release.name for release in pairing.pairs[seed])
+    a, b = pairing.names(seed)
     return cells[a, place], cells[b, place]
 
 
-def _comparison(result: Result, place: Place) -> Comparison | None:
-    return next((one for one in result.comparisons if one.place == place), None)
+def _comparison(result: Result, pairing: Pairing, seed: int, place: Place) -> Comparison | None:
+    """Of A minus B."""
+    both = (one for each in result.comparisons if each.place == place for one in (each, each.turned))
+    return next((one for one in both if (one.model, one.twin) == pairing.names(seed)), None)
 
 
 def _measured(

@@ -46,13 +46,17 @@ def command(
         int | None, typer.Option("--n", help="Test images for the suite. Default: its own number.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure under the suite also what official results say.")
+    ] = False,
     as_json: _output.JsonFlag = False,
 ) -> None:
     """Compare two models over their seeds, without attack or under a suite.
 
     For each seed the accuracies with 95 % intervals, the paired difference and McNemar's test; over the seeds
     the mean difference with its t interval. Without a suite stored verdicts on all test images are compared,
-    so weights are needed only of a release that has none. With one, each attack has a row and a verdict.
+    so weights are needed only of a release that has none. With one, each attack has a row and a verdict, and
+    seeds are measured of which there is no official result.
 
     Examples:
 
@@ -67,7 +71,9 @@ def command(
     from tdsnn.benchmark.comparing import compare
 
     with _progress.bar(unit="images") as progress:
-        found = compare(a, b, suite=suite, n=n, device=device, progress=progress, note=_output.note)
+        found = compare(
+            a, b, suite=suite, n=n, device=device, fresh=fresh, progress=progress, note=_output.note
+        )
     if as_json:
         _output.emit_json(found.document())
         return

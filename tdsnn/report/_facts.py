@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from tdsnn import certificates
 from tdsnn import manifest as manifests
 from tdsnn.certificates import Certificate
-from tdsnn.report._documents import Survey, benches, surveys
 from tdsnn.report._measured import attacked, marked, strength
 from tdsnn.report._tables import Entry, Pair
+from tdsnn.report.documents import Survey, benches, surveys
 from tdsnn.results import Cell, Result
 from tdsnn.schema import About, Manifest, Release
 from tdsnn.table import WORST_CASE

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tdsnn.report._documents import Estimate, Survey
 from tdsnn.report._markdown import NOTHING, code, interval, setting, table, words
 from tdsnn.report._tables import Pair
+from tdsnn.report.documents import Estimate, Survey
 from tdsnn.results import Cell, Comparison, Result
 from tdsnn.table import CLEAN, MARK, images_of, p_value, p_values, titled
 

@@ -15,7 +15,7 @@ from typing import Any
 from tdsnn import paths
 from tdsnn.errors import MissingError, UsageError
 from tdsnn.registry import suggest
-from tdsnn.report._documents import read
+from tdsnn.report.documents import read
 from tdsnn.results import Figure
 
 _SCHEMA = 1

@@ -12,10 +12,10 @@ from jinja2 import Environment, StrictUndefined
 
 from tdsnn import paths
 from tdsnn.report import _measured, _tables
-from tdsnn.report._documents import Survey
 from tdsnn.report._exports import export_section
 from tdsnn.report._facts import Facts
 from tdsnn.report._markdown import code, text, words
+from tdsnn.report.documents import Survey
 from tdsnn.schema import FileRecord
 from tdsnn.text import visible
 

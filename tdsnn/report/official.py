@@ -12,8 +12,7 @@ from tdsnn import manifest as manifests
 from tdsnn import paths
 from tdsnn.errors import UsageError
 from tdsnn.files import copy_atomic, require_free
-from tdsnn.report import _documents
-from tdsnn.report._documents import result_folders
+from tdsnn.report import documents
 
 _KINDS = {"result.json": "bench", "survey.json": "topo"}
 _NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -39,14 +38,14 @@ def make_official(place: Path, *, name: str, force: bool = False) -> tuple[Path,
     source = _find(place)
     if not _NAME.fullmatch(name):
         raise UsageError(f"'{name}' cannot be the name of a document.", hint="For example ours-standard.")
-    document = _documents.read(source, _summary)
+    document = documents.read(source, _summary)
     for model, sha256 in document.weights.items():
         _require_released(model, sha256)
     homes = {manifests.home(model) for model in document.weights}
     # Of several the first that is searched; the cards in the others are not for its owner to change.
     zoo, folder = next(
         both
-        for both in zip(paths.zoo_folders(), result_folders(_KINDS[source.name]), strict=True)
+        for both in zip(paths.zoo_folders(), documents.result_folders(_KINDS[source.name]), strict=True)
         if both[0] in homes
     )
     shown = tuple(one for one in document.weights if manifests.home(one) == zoo and _is_shown(one, document))
@@ -86,10 +85,10 @@ class _Summary:
 
 def _summary(document: Any) -> _Summary:
     if "models" in document:
-        result = _documents.parse_result(document)
+        result = documents.parse_result(document)
         weights = {str(model["name"]): str(model["checkpoint_sha256"]) for model in result.models}
         return _Summary(weights=weights, dataset=str(result.settings["dataset"]))
-    survey = _documents.parse_survey(document)
+    survey = documents.parse_survey(document)
     named = {model: survey.weights.get(subject, "") for model, subject in survey.models.items()}
     return _Summary(weights=named, dataset=None)
 

@@ -126,6 +126,36 @@ def test_a_suite_without_attacks_compares_nothing(
     assert printed.out == ""
 
 
+def test_official_results_are_not_measured_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Measured(Exception):
+        pass
+
+    def measure(*_: object, **__: object) -> None:
+        raise Measured
+
+    monkeypatch.setattr("tdsnn.benchmark.comparing.prepare", measure)
+    pair = ("tsresnet18.fashion_mnist", "sresnet18.fashion_mnist")
+    asked = ("--suite", "standard-v1")
+    found, turned = (answer(capsys, *names, *asked) for names in (pair, pair[::-1]))
+    assert found["official"] == [0]
+    assert found["masked"] == [pair[0]]
+    for one, other in zip(found["rows"], turned["rows"], strict=True):
+        assert (one["a"], one["b"], one["p"]) == (other["b"], other["a"], other["p"])
+        ours, theirs = one["difference"], other["difference"]
+        assert ours["value"] == pytest.approx(one["a"]["value"] - one["b"]["value"])
+        assert [ours["low"], ours["value"], ours["high"]] == [
+            -theirs[bound] for bound in ("high", "value", "low")
+        ]
+    assert run("compare", *pair, *asked) == 0
+    assert "Official results of seed 0; --fresh measures anew." in capsys.readouterr().out
+    for others in (("--n", "999"), ("--fresh",)):
+        with pytest.raises(Measured):
+            run("compare", *pair, *asked, *others)
+    assert run("compare", *pair, "--fresh") == 2
+
+
 def test_damaged_verdicts(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = toys / "zoo" / "verdicts" / f"{TWIN}-s2.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
