@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -92,35 +92,74 @@ class Team:
         dist.all_reduce(total)
         return total / self.size
 
+    def means(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """The means over the processes of numbers that all have under the same names, in one order."""
+        if self.group is None:
+            return dict(numbers)
+        import torch
+        import torch.distributed as dist
+
+        totals = torch.tensor(list(numbers.values()), dtype=torch.float64)
+        dist.all_reduce(totals, group=self.group)
+        return dict(zip(numbers, (totals / self.size).tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in one of the processes, or in more."""
+        if self.group is None:
+            return flag
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(int(flag))
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
+        return bool(found)
+
     def once(self, compute: Callable[[], Found]) -> Found:
         """What the first process computes, for all of them.
 
         Raises:
-            TdsnnError: what was raised there.
+            TdsnnError, KeyboardInterrupt: what was raised there.
         """
-        return self.shared([None], lambda _: compute())[0]
+        if self.group is None:
+            return compute()
+        import torch.distributed as dist
+
+        answers: list[Any] = [_outcome(compute) if self.rank == 0 else None]
+        dist.broadcast_object_list(answers, src=0, group=self.group)
+        return cast(Found, _result(answers[0]))
 
     def shared(self, items: Sequence[Item], compute: Callable[[Item], Found]) -> list[Found]:
         """What ``compute`` gives for each item, in their order; each is computed by one process.
 
         Raises:
-            TdsnnError: the first one that was raised in any process.
+            TdsnnError, KeyboardInterrupt: the first one that was raised in any process.
         """
         if self.group is None:
             return [compute(item) for item in items]
         import torch.distributed as dist
 
-        own: list[Found] | TdsnnError
-        try:
-            own = [compute(item) for item in items[self.rank :: self.size]]
-        except TdsnnError as error:  # the others wait for an answer
-            own = error
         everyone: list[Any] = [None] * self.size
+        own = _outcome(lambda: [compute(item) for item in items[self.rank :: self.size]])
         dist.all_gather_object(everyone, own, group=self.group)
-        for answer in everyone:
-            if isinstance(answer, TdsnnError):
-                raise answer
-        return [cast(Found, everyone[place % self.size][place // self.size]) for place in range(len(items))]
+        parts = [_result(answer) for answer in everyone]
+        return [cast(Found, parts[place % self.size][place // self.size]) for place in range(len(items))]
+
+
+_Raised = (TdsnnError, KeyboardInterrupt)
+
+
+def _outcome(compute: Callable[[], Found]) -> Found | TdsnnError | KeyboardInterrupt:
+    """What a process gives or raises; the others wait for either."""
+    try:
+        return compute()
+    except _Raised as error:
+        return error
+
+
+def _result(answer: Any) -> Any:
+    if isinstance(answer, _Raised):
+        raise answer
+    return answer
 
 
 ALONE = Team()

@@ -171,7 +171,7 @@ def _train(
     trainer = loop.Trainer(
         manifest, folder=folder, train=rest, held_out=held_out, device=device, auxiliary=auxiliary, stop=stop
     )
-    if (folder / STATE).exists():
+    if trainer.team.once((folder / STATE).exists):
         trainer.resume()
     note(
         f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from processes import N, numbers, write_toy_suite
+from processes import N, numbers, torchrun, write_toy_suite
 from safetensors.numpy import load_file
 
 from tdsnn.benchmark.api import prepare
@@ -42,16 +39,6 @@ with team() as together:
         answer["refused"] = error.message
     Path(sys.argv[1], f"{together.rank}.json").write_text(json.dumps(answer))
 """
-
-
-def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two processes."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*words, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=240
-    )
 
 
 def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) -> None:
