@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ALONE", "Team", "is_main", "launched", "own_device", "present_team", "team"]
+__all__ = [
+    "ALONE",
+    "Team",
+    "is_main",
+    "launched",
+    "launcher",
+    "own_device",
+    "present_team",
+    "team",
+    "usable_cores",
+]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -31,6 +41,21 @@ def is_main() -> bool:
 def launched() -> int:
     """How many processes the launcher started, which work together once they have found each other."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launcher() -> list[str]:
+    """First words of a command that is to run as this one does, alone or in as many processes."""
+    together, here = launched(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if together == 1:
+        return ["tdsnn-zoo"]
+    nodes = [f"--nnodes={together // here}"] if together > here else []
+    return ["torchrun", *nodes, f"--nproc-per-node={here}", "-m", "tdsnn"]
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    # Not every system lets a process be tied to some of them.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +54,13 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
             hint="Use --device cpu, or leave --device out.",
         )
     raise UsageError(f"There is no device called '{name}'; known: {', '.join(DEVICES)} and cuda:INDEX.")
+
+
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Inside the block this is the GPU that is meant where none is named; libraries keep memory there."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
 
 
 @contextmanager
@@ -139,7 +146,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": str(device),
+        # Not which of several: equal ones give equal numbers.
+        "device": device.type,
         "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
     }

@@ -206,9 +206,10 @@ class Trainer:
         recipe = self.manifest.recipe
         keep_statistics_apart(self.model)
         chosen = enumerate(self.batches.plan(recipe.epochs)[: recipe.bn_batches])
-        seen = (
-            self.passes.attacked(self._chunk(rows, epoch=recipe.epochs, step=step)) for step, rows in chosen
-        )
+        chunks = (self._chunk(rows, epoch=recipe.epochs, step=step) for step, rows in chosen)
+        # What did not fit into one pass of one process does not here.
+        passes = self.processes * (recipe.accumulate or 1)
+        seen = (self.passes.attacked(part) for chunk in chunks for part in chunk.split(passes))
         finish(self.model, recipe, average=self.average, batches=seen)
         self.batches.close()
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 
 from tdsnn.benchmark.api import prepare
 from tdsnn.errors import UsageError
-from tdsnn.processes import ALONE, own_device
+from tdsnn.processes import ALONE, launcher, own_device, usable_cores
 
 WORK = """
 import json, sys
@@ -87,3 +88,19 @@ def test_a_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_process_alone_needs_nobody() -> None:
     assert ALONE.once(lambda: 3) == 3
     assert ALONE.shared([1, 2], lambda item: item + 1) == [2, 3]
+
+
+def test_a_command_goes_on_in_as_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launcher() == ["tdsnn-zoo"]
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert launcher() == ["torchrun", "--nproc-per-node=8", "-m", "tdsnn"]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launcher() == ["torchrun", "--nnodes=2", "--nproc-per-node=4", "-m", "tdsnn"]
+
+
+def test_cores_are_counted_where_no_process_can_be_tied_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
