@@ -96,14 +96,18 @@ def _kinds_of_products() -> list[Any]:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Full-precision, reproducible cuDNN kernels inside the block; afterwards the settings are as found."""
+def deterministic(*, tf32: bool = False) -> Iterator[None]:
+    """Reproducible cuDNN kernels inside the block; afterwards the settings are as found.
+
+    Args:
+        tf32: as of :func:`fp32_products`; otherwise they compute in full precision.
+    """
     cudnn = torch.backends.cudnn
     found = cudnn.benchmark, cudnn.deterministic
     # Not cudnn.flags, which fails where somebody has set the precision by its new name.
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        with fp32_products(tf32=False):
+        with fp32_products(tf32=tf32):
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic = found

@@ -23,7 +23,7 @@ from tdsnn.files import file_error
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.origin import Origin
 from tdsnn.processes import launched, present_team
-from tdsnn.runtime import fp32_products
+from tdsnn.runtime import deterministic
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
@@ -170,7 +170,7 @@ class Trainer:
         # Several processes end after the same step, or one would wait for ever for what others leave out.
         together = self.stop.held() if self.processes > 1 else nullcontext()
         try:
-            with fp32_products(tf32=self.manifest.recipe.precision == "tf32"), together:
+            with deterministic(tf32=self.manifest.recipe.precision == "tf32"), together:
                 if not self._train(watcher, stop_after=stop_after):
                     return
         except KeyboardInterrupt:

@@ -429,9 +429,11 @@ def test_products_are_rounded_only_if_the_recipe_says_so(
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     run = trainer(small(f"precision={precision}", name="sresnet18"), tmp_path, split)
     seen, before = [], (cudnn.allow_tf32, matmul.allow_tf32)
-    run.model.register_forward_hook(lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32)))
+    run.model.register_forward_hook(
+        lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic))
+    )
     run.run(Quiet(), stop_after=1)
-    assert seen == [(tf32, tf32)]
+    assert seen == [(tf32, tf32, True)], "and so that a resumed run can be the undisturbed one"
     assert (cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
