@@ -143,7 +143,7 @@ class Team:
         """What the first process computes, for all of them.
 
         Raises:
-            TdsnnError, KeyboardInterrupt: what was raised there.
+            TdsnnError, KeyboardInterrupt, RuntimeError: what was raised there.
         """
         if self.group is None:
             return compute()
@@ -157,7 +157,7 @@ class Team:
         """What ``compute`` gives for each item, in their order; each is computed by one process.
 
         Raises:
-            TdsnnError, KeyboardInterrupt: the first one that was raised in any process.
+            TdsnnError, KeyboardInterrupt, RuntimeError: the first one that was raised in any process.
         """
         if self.group is None:
             return [compute(item) for item in items]
@@ -170,10 +170,11 @@ class Team:
         return [cast(Found, parts[place % self.size][place // self.size]) for place in range(len(items))]
 
 
-_Raised = (TdsnnError, KeyboardInterrupt)
+_Raised = (TdsnnError, KeyboardInterrupt, RuntimeError)
+"""What all processes raise where one does; a GPU without memory is a RuntimeError."""
 
 
-def _outcome(compute: Callable[[], Found]) -> Found | TdsnnError | KeyboardInterrupt:
+def _outcome(compute: Callable[[], Found]) -> Any:
     """What a process gives or raises; the others wait for either."""
     try:
         return compute()

@@ -23,6 +23,7 @@ from tdsnn.errors import GateError, Interrupted
 from tdsnn.processes import is_main
 from tdsnn.tasks._base import Task
 from tdsnn.tasks.classification import CLASSIFICATION
+from tdsnn.training import loop
 from tdsnn.training.loop import Trainer
 from tdsnn.training.session import train
 from tdsnn.training.state import STATE, load_state
@@ -85,6 +86,8 @@ def main() -> None:
         Mirror(Path(sys.argv[1]), patch).expect(int(sys.argv[2]))
         patch.setattr(manifest, "resolve", lambda name: replace(resolve(name), dataset=NAME))
         patch.setattr("tdsnn.data._reader.usable_workers", lambda: 1)
+        if not is_main():
+            patch.setattr(loop, "load_state", lambda *_, **__: pytest.fail("the first one reads it"))
         start("whole")
         stops = []
         for rank, number in ((1, signal.SIGUSR1), (0, signal.SIGTERM)):

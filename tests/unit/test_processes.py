@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -20,6 +21,8 @@ WORK = """
 import json, sys
 from pathlib import Path
 
+import torch
+
 from tdsnn.errors import GateError
 from tdsnn.processes import team
 
@@ -27,6 +30,11 @@ from tdsnn.processes import team
 def refuse(item):
     if item == 3:
         raise GateError(f"no {item}")
+
+
+def exhaust(item):
+    if item == 3:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 with team() as together:
@@ -38,6 +46,12 @@ with team() as together:
         together.shared(range(5), refuse)
     except GateError as error:
         answer["refused"] = error.message
+    try:
+        together.shared(range(5), exhaust)
+    except torch.OutOfMemoryError as error:
+        answer["exhausted"] = str(error)
+    answer["any"] = [together.any(together.rank == 1), together.any(False)]
+    answer["means"] = together.means({"a": 1.0 + together.rank, "b": float("nan") if together.rank else 0.0})
     Path(sys.argv[1], f"{together.rank}.json").write_text(json.dumps(answer))
 """
 
@@ -47,10 +61,15 @@ def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) ->
     done = torchrun(tmp_path, "work.py", str(tmp_path))
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert math.isnan(first["means"].pop("b"))
+    assert math.isnan(second["means"].pop("b"))
     assert first == second
     assert first["shared"] == [[0, 0], [1, 1], [2, 0], [3, 1], [4, 0]]
     assert first["once"] == 0
     assert first["refused"] == "no 3"
+    assert first["exhausted"] == "CUDA out of memory."
+    assert first["any"] == [True, False]
+    assert first["means"] == {"a": 1.5}
 
 
 def test_two_processes_give_the_verdicts_of_one_and_go_on_where_one_stopped(tmp_path: Path) -> None:
