@@ -96,11 +96,7 @@ def train(
                 manifest, folder, device=target, auxiliary=auxiliary, stop=stop, watcher=watcher, note=note
             )
     except torch.OutOfMemoryError as error:
-        more = 2 * (manifest.recipe.accumulate or 1)
-        raise TdsnnError(
-            "The GPU has too little memory for this training.",
-            hint=f"Compute a batch in {more} passes: --set accumulate={more} and another --run-dir",
-        ) from error
+        raise _too_large(manifest) from error
     except KeyboardInterrupt as error:
         words = [*launcher(), "train", name, *(f"--set={setting}" for setting in settings), "--resume"]
         given = {"run-dir": run_dir, "sheets-from": auxiliary, "device": None if device == "auto" else device}
@@ -108,6 +104,14 @@ def train(
         raise Interrupted(
             "Stopped; the run can go on where it was.", hint=f"Continue: {shlex.join(words)}"
         ) from error
+
+
+def _too_large(manifest: Manifest) -> TdsnnError:
+    passes = 2 * (manifest.recipe.accumulate or 1)
+    return TdsnnError(
+        "The GPU has too little memory for this training.",
+        hint=f"Compute a batch in {passes} passes: --set accumulate={passes} and another --run-dir",
+    )
 
 
 def _manifest(name: str, settings: Sequence[str], folder: Path, *, resume: bool) -> Manifest:
