@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ALONE", "Team", "is_main", "launched", "own_device", "present_team", "team"]
+__all__ = [
+    "ALONE",
+    "Team",
+    "is_main",
+    "launched",
+    "launcher",
+    "own_device",
+    "present_team",
+    "team",
+    "usable_cores",
+]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -31,6 +41,21 @@ def is_main() -> bool:
 def launched() -> int:
     """How many processes the launcher started, which work together once they have found each other."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launcher() -> list[str]:
+    """First words of a command that is to run as this one does, alone or in as many processes."""
+    together, here = launched(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if together == 1:
+        return ["tdsnn-zoo"]
+    nodes = [f"--nnodes={together // here}"] if together > here else []
+    return ["torchrun", *nodes, f"--nproc-per-node={here}", "-m", "tdsnn"]
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    # Not every system lets a process be tied to some of them.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -92,35 +117,75 @@ class Team:
         dist.all_reduce(total)
         return total / self.size
 
+    def means(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """The means over the processes of numbers that all have under the same names, in one order."""
+        if self.group is None:
+            return dict(numbers)
+        import torch
+        import torch.distributed as dist
+
+        totals = torch.tensor(list(numbers.values()), dtype=torch.float64)
+        dist.all_reduce(totals, group=self.group)
+        return dict(zip(numbers, (totals / self.size).tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in one of the processes, or in more."""
+        if self.group is None:
+            return flag
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(int(flag))
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
+        return bool(found)
+
     def once(self, compute: Callable[[], Found]) -> Found:
         """What the first process computes, for all of them.
 
         Raises:
-            TdsnnError: what was raised there.
+            TdsnnError, KeyboardInterrupt, RuntimeError: what was raised there.
         """
-        return self.shared([None], lambda _: compute())[0]
+        if self.group is None:
+            return compute()
+        import torch.distributed as dist
+
+        answers: list[Any] = [_outcome(compute) if self.rank == 0 else None]
+        dist.broadcast_object_list(answers, src=0, group=self.group)
+        return cast(Found, _result(answers[0]))
 
     def shared(self, items: Sequence[Item], compute: Callable[[Item], Found]) -> list[Found]:
         """What ``compute`` gives for each item, in their order; each is computed by one process.
 
         Raises:
-            TdsnnError: the first one that was raised in any process.
+            TdsnnError, KeyboardInterrupt, RuntimeError: the first one that was raised in any process.
         """
         if self.group is None:
             return [compute(item) for item in items]
         import torch.distributed as dist
 
-        own: list[Found] | TdsnnError
-        try:
-            own = [compute(item) for item in items[self.rank :: self.size]]
-        except TdsnnError as error:  # the others wait for an answer
-            own = error
         everyone: list[Any] = [None] * self.size
+        own = _outcome(lambda: [compute(item) for item in items[self.rank :: self.size]])
         dist.all_gather_object(everyone, own, group=self.group)
-        for answer in everyone:
-            if isinstance(answer, TdsnnError):
-                raise answer
-        return [cast(Found, everyone[place % self.size][place // self.size]) for place in range(len(items))]
+        parts = [_result(answer) for answer in everyone]
+        return [cast(Found, parts[place % self.size][place // self.size]) for place in range(len(items))]
+
+
+_Raised = (TdsnnError, KeyboardInterrupt, RuntimeError)
+"""What all processes raise where one does; a GPU without memory is a RuntimeError."""
+
+
+def _outcome(compute: Callable[[], Found]) -> Any:
+    """What a process gives or raises; the others wait for either."""
+    try:
+        return compute()
+    except _Raised as error:
+        return error
+
+
+def _result(answer: Any) -> Any:
+    if isinstance(answer, _Raised):
+        raise answer
+    return answer
 
 
 ALONE = Team()

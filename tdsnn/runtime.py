@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +57,13 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 @contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Inside the block this is the GPU that is meant where none is named; libraries keep memory there."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
+
+
+@contextmanager
 def fp32_products(*, tf32: bool) -> Iterator[None]:
     """How products and convolutions of fp32 numbers are computed inside the block; then all is as found.
 
@@ -89,14 +96,18 @@ def _kinds_of_products() -> list[Any]:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Full-precision, reproducible cuDNN kernels inside the block; afterwards the settings are as found."""
+def deterministic(*, tf32: bool = False) -> Iterator[None]:
+    """Reproducible cuDNN kernels inside the block; afterwards the settings are as found.
+
+    Args:
+        tf32: as of :func:`fp32_products`; otherwise they compute in full precision.
+    """
     cudnn = torch.backends.cudnn
     found = cudnn.benchmark, cudnn.deterministic
     # Not cudnn.flags, which fails where somebody has set the precision by its new name.
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        with fp32_products(tf32=False):
+        with fp32_products(tf32=tf32):
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic = found
@@ -139,7 +150,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": str(device),
+        # Not which of several: equal ones give equal numbers.
+        "device": device.type,
         "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
     }

@@ -91,7 +91,11 @@ class Mirror:
     def write(self, content: Sequence[Row], *, held_out: int = 10, test: Sequence[Row] = ()) -> None:
         write_shards(self.folder, content)
         write_shards(self.folder, test or content[:GROUP], split="validation", shards=1)
-        sizes = {"train": len(content), "test": len(test) or GROUP}
+        self.expect(len(content), held_out=held_out, test=len(test) or GROUP)
+
+    def expect(self, count: int, *, held_out: int = 10, test: int = GROUP) -> None:
+        """Such shards are there already."""
+        sizes = {"train": count, "test": test}
         self.dataset = replace(
             self.dataset,
             splits={split: SplitInfo(size=size, digest=None) for split, size in sizes.items()},

@@ -53,7 +53,7 @@ def first_step(loss: str, folder: Path, *changes: str) -> dict[str, Any]:
     run.wrapped.train()
     parts = run._step(run.batches.plan(0)[0], epoch=0, step=0)
     return {
-        "logged": run._over_processes({key: float(value) for key, value in parts.items()}),
+        "logged": parts,
         "shares": run.meter.shares,
         "gradient": torch.cat([one.grad.flatten() for one in run.model.parameters() if one.grad is not None]),
         "statistics": torch.cat([one.flatten().float() for one in run.model.buffers()]),

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from tdsnn.errors import TdsnnError
+from tdsnn.errors import Interrupted, TdsnnError
 from tdsnn.files import write_atomic
 from tdsnn.processes import is_main
 from tdsnn.table import Table as PlainTable
@@ -53,7 +53,8 @@ def note(text: str) -> None:
 def fail(error: TdsnnError) -> None:
     """Show an error as one sentence and, below it, what to do next."""
     err = console(stderr=True)
-    err.quiet = False  # what only one process met, the others cannot tell
+    if not isinstance(error, Interrupted):  # which ends all processes, and the main one says so
+        err.quiet = False  # what only one process met, the others cannot tell
     err.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
     if error.hint:
         err.print(error.hint, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 
 from tdsnn.cli import _output
 from tdsnn.errors import TdsnnError, UsageError
+from tdsnn.processes import usable_cores
 
 if TYPE_CHECKING:
     from tdsnn.sweep.plan import SlurmOptions, Sweep
@@ -77,7 +78,7 @@ def command(
     if dry_run + status + release > 1:
         raise UsageError("Only one of --dry-run, --status and --release is possible.")
 
-    from tdsnn.sweep.launch import Worker, cores, forget_failures, run_locally
+    from tdsnn.sweep.launch import Worker, forget_failures, run_locally
     from tdsnn.sweep.plan import read_sweep, slurm_options
 
     sweep = read_sweep(file, folder=run_dir)
@@ -91,7 +92,7 @@ def command(
         if launcher == "slurm":
             _submit(sweep, jobs=jobs, threads=threads, options=options)
         else:
-            worker = Worker(sweep, threads=threads or max(1, cores() // jobs), note=_output.note)
+            worker = Worker(sweep, threads=threads or max(1, usable_cores() // jobs), note=_output.note)
             run_locally(worker, jobs=jobs)
         _show(sweep, jobs=jobs, as_json=as_json, planned=False)
 

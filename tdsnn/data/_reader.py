@@ -23,6 +23,7 @@ from tdsnn.data._shards import Encoded, Shards
 from tdsnn.data._streamed import check_label
 from tdsnn.errors import IntegrityError, TdsnnError
 from tdsnn.kernels.memory import give_back_freed_memory
+from tdsnn.processes import usable_cores
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _MOST_WORKERS = 16
@@ -58,8 +59,7 @@ class _Found(NamedTuple):
 
 def usable_workers() -> int:
     """Processes that decode for each process that trains here; this machine's cores are shared by them."""
-    cores = len(os.sched_getaffinity(0))
-    return min(_MOST_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return min(_MOST_WORKERS, max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def read(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tdsnn.data._photographs import middle, opened
 from tdsnn.data._shards import Encoded, Shards
 from tdsnn.errors import IntegrityError
+from tdsnn.processes import usable_cores
 from tdsnn.progress import Progress
 
 _HINT = "Fetch the file again, or remove it so that another source is used."
@@ -121,7 +121,7 @@ class Pictures:
         """``work(place, row)`` for each of the rows, a row group at a time, in threads: Pillow lets go of
         Python's lock while it decodes."""
         groups = self.shards.groups_of(rows)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for group in np.unique(groups):
                 if self._latest is None or self._latest[0] != group:
                     self._latest = int(group), self.shards.read(int(group))

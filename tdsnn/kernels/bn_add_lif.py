@@ -31,7 +31,7 @@ def supports(current: Tensor, steps: int) -> bool:
         return False
     if current.device.type == "cpu":
         return steps <= MAX_STEPS
-    return current.device.type == "cuda" and steps <= gpu.MOST_STEPS and bool(gpu.ready())
+    return current.device.type == "cuda" and steps <= gpu.MOST_STEPS and bool(gpu.ready(current.device))
 
 
 def bn_add_lif(

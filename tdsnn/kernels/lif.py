@@ -18,7 +18,7 @@ from tdsnn.errors import UsageError
 from tdsnn.kernels._operators import differentiable_gradients
 
 _PIECE = 1 << 16
-"""Neurons per piece: 256 KiB in fp32, so that the temporaries stay in the cache."""
+"""Neurons per piece on a CPU: 256 KiB in fp32, so that the temporaries stay in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +166,9 @@ def atan_slope(above: Tensor, alpha: float | Tensor) -> Tensor:
 def _in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
     """Apply ``function`` neuron by neuron to tensors (..., M), a piece that stays in the cache at a time."""
     assert tensors[0] is not None
+    if tensors[0].device.type != "cpu":
+        # A GPU is fast on many at once, and each piece would be launches of its own.
+        return function(*tensors)
     pieces = [
         function(*(None if tensor is None else tensor[..., start : start + _PIECE] for tensor in tensors))
         for start in range(0, max(tensors[0].shape[-1], 1), _PIECE)

@@ -44,7 +44,7 @@ def operators(device: torch.device) -> tuple[OperatorPath, ...]:
     first one for a GPU tries the operators there."""
     on_cpu = device.type == "cpu"
     paths = {
-        BN_ADD_LIF: _bn_add_lif_on_cpu() if on_cpu else _bn_add_lif_on_gpu(),
+        BN_ADD_LIF: _bn_add_lif_on_cpu() if on_cpu else _bn_add_lif_on_gpu(device),
         FORWARD: (PYTORCH, _NO_OTHER),
         INPUT_GRADIENT: (PYTORCH, _NO_OTHER),
         WEIGHT_GRADIENT: _weight_gradient_on_cpu() if on_cpu else (PYTORCH, _FOR_CPUS),
@@ -61,7 +61,7 @@ def notice(device: torch.device) -> str:
     """What a command says before it compiles operators for a device."""
     if device.type == "cpu":
         return NOTICE
-    path, reason = _bn_add_lif_on_gpu()
+    path, reason = _bn_add_lif_on_gpu(device)
     if path == TRITON:
         return "Preparing Triton operators (seconds to a minute at the first batches) ..."
     return f"Triton operators do not run here: {reason}. Spiking layers run on: {path}."
@@ -74,8 +74,8 @@ def _bn_add_lif_on_cpu() -> tuple[str, str]:
     return COMPILED, f"for at most {MAX_STEPS} time steps; {made.reason}"
 
 
-def _bn_add_lif_on_gpu() -> tuple[str, str]:
-    found = gpu.ready()
+def _bn_add_lif_on_gpu(device: torch.device) -> tuple[str, str]:
+    found = gpu.ready(device)
     if found:
         return TRITON, f"in fp32 and bf16, for at most {gpu.MOST_STEPS} time steps; {found.reason}"
     return EAGER if torch.version.hip else SPIKINGJELLY, found.reason

@@ -187,8 +187,9 @@ class Model(Pretrained, nn.Module, ABC):
             Whether it worked; else the model stays on the path that :mod:`tdsnn.kernels.status` gives, with
             equal results.
         """
-        on_cpu = self.mean.device.type == "cpu"
-        compiled = bool(library() if on_cpu else gpu.ready())
+        device = self.mean.device
+        on_cpu = device.type == "cpu"
+        compiled = bool(library() if on_cpu else gpu.ready(device))
         for layer in self.modules():
             if isinstance(layer, LIF):
                 layer.compiled = compiled

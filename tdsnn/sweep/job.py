@@ -38,6 +38,8 @@ class Job(Table, frozen=True, kw_only=True):
     epochs: int
     auxiliary: str | None
     """Checkpoint folder of the twin whose responses arrange the sheets."""
+    device: str = "auto"
+    """As of :func:`tdsnn.training.session.train`."""
     parent: int
     """Number of the process without which this one should not go on."""
     digest: str
@@ -113,7 +115,7 @@ def work(job: Job) -> int:
                 job.entry,
                 settings=job.settings,
                 resume=begun(folder),
-                device="auto",
+                device=job.device,
                 run_dir=folder,
                 watcher=pulse,
                 note=say,

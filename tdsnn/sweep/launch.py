@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
+import torch
 from filelock import Timeout
 
 from tdsnn.errors import IntegrityError, Interrupted, TdsnnError
@@ -48,7 +49,10 @@ class Worker:
     def __init__(self, sweep: Sweep, *, threads: int = 0, note: Note = unheard) -> None:
         self.sweep, self.threads, self.note = sweep, threads, note
         self._stopped = threading.Event()
-        self._taken: set[str] = set()
+        gpus = torch.cuda.device_count()
+        self._devices = [f"cuda:{index}" for index in range(gpus)] if gpus > 1 else ["auto"]
+        self._taken: dict[str, str] = {}
+        """Name of each run in work, and its device."""
         self._failed: set[str] = set()
         self._choosing = threading.Lock()
 
@@ -86,7 +90,9 @@ class Worker:
             for run in open_runs:
                 ready = states[run.name].kind in ("queued", "stopped")
                 if ready and run.name not in self._taken and _free(run):
-                    self._taken.add(run.name)
+                    busy = list(self._taken.values())
+                    # Left to themselves all would take the first GPU.
+                    self._taken[run.name] = min(self._devices, key=busy.count)
                     return run, True
             return None, bool(open_runs)
 
@@ -101,7 +107,13 @@ class Worker:
         self.note(f"{run.name}: started{' anew, it failed under other settings' * _failed_before(run)}")
         begun = time.monotonic()
         try:
-            code = _run_job(self.sweep, run, threads=self.threads, stopped=self._stopped)
+            code = _run_job(
+                self.sweep,
+                run,
+                device=self._taken[run.name],
+                threads=self.threads,
+                stopped=self._stopped,
+            )
             if code == 0 and (run.folder / OUTCOME).exists():
                 self.note(f"{run.name}: done in {(time.monotonic() - begun) / 60:.1f} min")
             elif code not in _LEFT and not self.stopped:
@@ -114,7 +126,7 @@ class Worker:
             self.note(f"{run.name}: {error.message}")
         finally:
             with self._choosing:
-                self._taken.discard(run.name)
+                del self._taken[run.name]
 
 
 def _failed_before(run: Run) -> bool:
@@ -147,7 +159,7 @@ def _unexplained(run: Run, code: int) -> Failure:
     )
 
 
-def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) -> int:
+def _run_job(sweep: Sweep, run: Run, *, device: str, threads: int, stopped: threading.Event) -> int:
     """Exit code of the process that trains a run; it is asked to stop when ``stopped`` is set."""
     environment = dict(os.environ)
     if threads:
@@ -159,6 +171,7 @@ def _run_job(sweep: Sweep, run: Run, *, threads: int, stopped: threading.Event) 
         folder=str(run.folder.resolve()),
         epochs=run.manifest.recipe.epochs,
         auxiliary=None if twin is None else str(twin.folder.resolve() / CHECKPOINT),
+        device=device,
         parent=os.getpid(),
         digest=settings_digest(run.manifest),
     )
@@ -200,11 +213,6 @@ def run_locally(worker: Worker, *, jobs: int) -> None:
             signal.signal(number, handler)
     if worker.stopped:
         raise Interrupted("Stopped; every run can go on where it was.", hint="Go on: the same command again")
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def forget_failures(sweep: Sweep, *, all_kinds: bool) -> None:

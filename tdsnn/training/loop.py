@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tdsnn.files import file_error
 from tdsnn.models._checkpoint import require_savable
 from tdsnn.origin import Origin
 from tdsnn.processes import launched, present_team
-from tdsnn.runtime import fp32_products
+from tdsnn.runtime import deterministic
 from tdsnn.schema import Manifest
 from tdsnn.tasks._base import TASKS
 from tdsnn.topography.losses._base import SPATIAL_LOSSES
@@ -30,9 +32,9 @@ from tdsnn.training.arrangement import Arrangement
 from tdsnn.training.finish import finish
 from tdsnn.training.fresh import fresh_model
 from tdsnn.training.monitor import held_out_scores
-from tdsnn.training.objective import Objective
+from tdsnn.training.objective import Objective, diverged
 from tdsnn.training.optim import Average, build_optimizer, set_lr
-from tdsnn.training.passes import Chunk, Passes
+from tdsnn.training.passes import LOSS, Chunk, Passes
 from tdsnn.training.progress import Meter, Position, Watcher, log_line
 from tdsnn.training.shared_norm import keep_statistics_apart, share_statistics
 from tdsnn.training.state import CHECKPOINT, keep_lines, load_state, save_state, settings_digest
@@ -133,7 +135,8 @@ class Trainer:
             UsageError: the state comes from other settings, images, sheets or another number of processes.
             IntegrityError: it is damaged.
         """
-        state = load_state(self.folder, origin=self.origin)
+        # One reads it: others may see an older one, or none, in a folder of their own.
+        state = self.team.once(partial(load_state, self.folder, origin=self.origin))
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -158,13 +161,16 @@ class Trainer:
     def run(self, watcher: Watcher, *, stop_after: int | None = None) -> None:
         """Train to the recipe's last epoch, or for ``stop_after`` steps of this call.
 
-        A ``KeyboardInterrupt`` saves the state before it goes on; so does time, every three minutes.
+        A ``KeyboardInterrupt`` saves the state before it goes on; so does time, every three minutes. Of
+        several processes all end where one is interrupted, after the step or at the next one.
 
         Raises:
             GateError: a loss is not finite; the last saved state stays as it is.
         """
+        # Several processes end after the same step, or one would wait for ever for what others leave out.
+        together = self.stop.held() if self.processes > 1 else nullcontext()
         try:
-            with fp32_products(tf32=self.manifest.recipe.precision == "tf32"):
+            with deterministic(tf32=self.manifest.recipe.precision == "tf32"), together:
                 if not self._train(watcher, stop_after=stop_after):
                     return
         except KeyboardInterrupt:
@@ -200,9 +206,10 @@ class Trainer:
         recipe = self.manifest.recipe
         keep_statistics_apart(self.model)
         chosen = enumerate(self.batches.plan(recipe.epochs)[: recipe.bn_batches])
-        seen = (
-            self.passes.attacked(self._chunk(rows, epoch=recipe.epochs, step=step)) for step, rows in chosen
-        )
+        chunks = (self._chunk(rows, epoch=recipe.epochs, step=step) for step, rows in chosen)
+        # What did not fit into one pass of one process does not here.
+        passes = self.processes * (recipe.accumulate or 1)
+        seen = (self.passes.attacked(part) for chunk in chunks for part in chunk.split(passes))
         finish(self.model, recipe, average=self.average, batches=seen)
         self.batches.close()
         # Without a spatial loss the sheets do not matter before, and the weights are their own auxiliary.
@@ -232,7 +239,7 @@ class Trainer:
         if not self.position.step:
             self.meter = Meter()
         for step in range(self.position.step, len(plan)):
-            with self.stop.whole():
+            with self.stop.whole(self.team):
                 parts = self._step(plan[step], epoch=self.position.epoch, step=step)
                 self.position.step = step + 1
                 self.meter.add(parts)
@@ -245,14 +252,18 @@ class Trainer:
         part = Part(self.team.rank, self.team.size)
         chunk = self._chunk(chosen[part.rank :: part.size], epoch=epoch, step=step, part=part)
         self.optimizer.zero_grad(set_to_none=True)
-        parts, shares = self.passes(chunk, with_shares=not self.meter.steps)
+        own, shares = self.passes(chunk, with_shares=not self.meter.steps)
+        parts = self.team.means(own | self.batches.found())
+        # Of all processes: one that went on would save what it learned from gradients that are no numbers.
+        if not math.isfinite(parts.pop(LOSS)):
+            raise diverged("loss", epoch=epoch, step=step, found=parts)
         if recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
         self.meter.shares |= shares
-        return parts | self.batches.found()
+        return parts
 
     def _chunk(self, rows: Tensor, *, epoch: int, step: int, part: Part = WHOLE) -> Chunk:
         images, targets = self.batches.load(rows, epoch=epoch, step=step, part=part)
@@ -269,17 +280,11 @@ class Trainer:
             cpu_seconds=self.cpu_seconds,
         )
 
-    def _over_processes(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Means over the processes, whose shares of a batch are equal."""
-        own = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
-        return dict(zip(sums, self.team.mean(own).tolist(), strict=True))
-
     def held_out_scores(self) -> dict[str, float]:
         """Of the network as it is; see :mod:`tdsnn.training.monitor`."""
         return held_out_scores(self.model, self.held_out, self.manifest.recipe, device=self.device)
 
     def _close_epoch(self, watcher: Watcher) -> None:
-        self.meter.sums = self._over_processes(self.meter.sums)
         line = self._line() | self.team.once(self.held_out_scores) | self.batches.remarks(self.meter.means())
         if self.accelerator.is_main_process:
             with file_error(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as log:

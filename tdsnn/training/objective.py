@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -110,9 +110,17 @@ def answer(forward: Callable[[Tensor], Tensor], images: Tensor, precision: str) 
         return forward(images).float()
 
 
-def diverged(what: str, *, epoch: int, step: int, found: str = "") -> GateError:
-    """The error that ends a run; ``what`` is not finite in the step with these numbers, counted from 0."""
+def diverged(what: str, *, epoch: int, step: int, found: Mapping[str, float] | None = None) -> GateError:
+    """The error that ends a run.
+
+    Args:
+        what: is not finite.
+        epoch, step: where, counted from 0.
+        found: what is known of the step besides.
+    """
+    values = ", ".join(f"{name} {value:.3g}" for name, value in (found or {}).items())
     return GateError(
-        f"The {what} of epoch {epoch + 1}, step {step + 1} is not finite{found}; the run ended.",
+        f"The {what} of epoch {epoch + 1}, step {step + 1} is not finite{f' ({values})' if values else ''}; "
+        "the run ended.",
         hint="Start anew with a smaller rate, e.g. --set lr=1e-3, and another --run-dir.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,10 @@ from tdsnn.runtime import Fetched
 from tdsnn.schema import Recipe
 from tdsnn.tasks._base import Task
 from tdsnn.training.adversarial import Adversary
-from tdsnn.training.objective import Objective, diverged
+from tdsnn.training.objective import Objective
+
+LOSS = "sum of all terms"
+"""What is lowered, among what the log is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +88,8 @@ class Passes:
         """Add up the gradients of a process's share of a batch.
 
         Returns:
-            What the log is told, and the shares of the gradient of the first pass, if they were asked for.
-
-        Raises:
-            GateError: a loss is not finite.
+            What the log is told and the loss, under :data:`LOSS`; and the shares of the gradient of the first
+            pass, if they were asked for.
         """
         parts: dict[str, float] = {}
         shares: dict[str, float] = {}
@@ -113,13 +113,9 @@ class Passes:
             fraction=chunk.fraction,
             with_shares=with_shares,
         )
-        fetched = Fetched(torch.stack((losses.total, *losses.parts.values())))
+        parts = {LOSS: losses.total, **losses.parts}
+        fetched = Fetched(torch.stack(tuple(parts.values())))
         # Dividing by one would be two kernels for nothing.
         self._accelerator.backward(losses.total if self._count == 1 else losses.total / self._count)
         # The one wait of a pass: a GPU has the backward pass to do meanwhile.
-        total, *values = fetched.read()
-        parts = dict(zip(losses.parts, values, strict=True))
-        if not math.isfinite(total):
-            found = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
-            raise diverged("loss", epoch=chunk.epoch, step=chunk.step, found=f" ({found})")
-        return parts, losses.shares
+        return dict(zip(parts, fetched.read(), strict=True)), losses.shares

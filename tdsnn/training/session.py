@@ -6,19 +6,19 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 from filelock import Timeout
 
 from tdsnn import manifest as manifests
 from tdsnn.data._base import load_training
-from tdsnn.errors import Interrupted, MissingError, UsageError
+from tdsnn.errors import Interrupted, MissingError, TdsnnError, UsageError
 from tdsnn.files import file_error, sha256_of
 from tdsnn.kernels.status import notice
 from tdsnn.paths import install_command, runs_dir
-from tdsnn.processes import is_main
+from tdsnn.processes import is_main, launcher, own_device
 from tdsnn.progress import Note, unheard
-from tdsnn.runtime import choose_device, environment
+from tdsnn.runtime import choose_device, current, environment
 from tdsnn.schema import WEIGHTS_FILE, Manifest
 from tdsnn.topography.positions import PREPARATION
 from tdsnn.training.progress import UNWATCHED, Watcher
@@ -35,9 +35,6 @@ from tdsnn.training.state import (
     write_settings,
 )
 from tdsnn.training.stopping import Stop
-
-if TYPE_CHECKING:
-    import torch
 
 
 def train(
@@ -70,6 +67,7 @@ def train(
         UsageError: settings that cannot be used, or another process trains in the folder.
         Interrupted: Ctrl-C or SIGTERM; the run can go on, and the message says how.
         GateError: a loss is not finite.
+        TdsnnError: a GPU lacks memory.
     """
     try:
         import accelerate  # noqa: F401
@@ -86,25 +84,34 @@ def train(
             f"'{manifest.name}' arranges no sheets by another network's responses.",
             hint="Leave out --sheets-from, or add --set topography.preparation=pre-optimised",
         )
-    target = choose_device(device)
+    target = own_device(choose_device(device))
     if not is_main():
         note = unheard
-    if manifest.recipe.compile:
-        note(notice(target))
     stop = Stop()
     try:
-        with stop.listening(), _alone(folder, manifest, resume=resume):
+        with stop.listening(), current(target), _alone(folder, manifest, resume=resume):
+            if manifest.recipe.compile:
+                note(notice(target))
             return _train(
                 manifest, folder, device=target, auxiliary=auxiliary, stop=stop, watcher=watcher, note=note
             )
+    except torch.OutOfMemoryError as error:
+        raise _too_large(manifest) from error
     except KeyboardInterrupt as error:
-        words = ["tdsnn-zoo", "train", name, *(f"--set={setting}" for setting in settings), "--resume"]
-        words += [f"--run-dir={run_dir}"] if run_dir is not None else []
-        words += [f"--sheets-from={auxiliary}"] if auxiliary is not None else []
-        words += [f"--device={device}"] if device != "auto" else []
+        words = [*launcher(), "train", name, *(f"--set={setting}" for setting in settings), "--resume"]
+        given = {"run-dir": run_dir, "sheets-from": auxiliary, "device": None if device == "auto" else device}
+        words += [f"--{option}={value}" for option, value in given.items() if value is not None]
         raise Interrupted(
             "Stopped; the run can go on where it was.", hint=f"Continue: {shlex.join(words)}"
         ) from error
+
+
+def _too_large(manifest: Manifest) -> TdsnnError:
+    passes = 2 * (manifest.recipe.accumulate or 1)
+    return TdsnnError(
+        "The GPU has too little memory for this training.",
+        hint=f"Compute a batch in {passes} passes: --set accumulate={passes} and another --run-dir",
+    )
 
 
 def _manifest(name: str, settings: Sequence[str], folder: Path, *, resume: bool) -> Manifest:
@@ -171,7 +178,7 @@ def _train(
     trainer = loop.Trainer(
         manifest, folder=folder, train=rest, held_out=held_out, device=device, auxiliary=auxiliary, stop=stop
     )
-    if (folder / STATE).exists():
+    if trainer.team.once((folder / STATE).exists):
         trainer.resume()
     note(
         f"Training {manifest.name} in {folder}: {manifest.recipe.epochs} epochs, T={trainer.model.timesteps}"

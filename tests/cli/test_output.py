@@ -9,7 +9,7 @@ import pytest
 from rich.progress import Progress, TextColumn
 
 from tdsnn.cli import _output
-from tdsnn.errors import TdsnnError
+from tdsnn.errors import Interrupted, TdsnnError
 
 HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\rc\x9b31m\x7f\u202egnp.exe\tend"
 SHOWN = "a\ufffd]0;title\ufffd[2Jbc\ufffd31m\ufffd\ufffdgnp"
@@ -30,6 +30,21 @@ def test_messages_tables_and_errors(capsys: pytest.CaptureFixture[str], tmp_path
     assert captured.out.count(SHOWN) >= 2
     assert controls(captured.out + captured.err) == set()
     assert controls((tmp_path / "t.svg").read_text()) <= {"\r"}
+
+
+def test_of_several_processes_one_says_what_ended_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        _output.fail(Interrupted("Stopped."))
+        _output.fail(TdsnnError(f"Met by {rank}."))
+    assert capsys.readouterr().err.split("\n") == [
+        "error: Stopped.",
+        "error: Met by 0.",
+        "error: Met by 1.",
+        "",
+    ]
 
 
 def test_documents_escape_them(capsys: pytest.CaptureFixture[str]) -> None:

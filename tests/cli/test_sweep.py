@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command import run
 from processes import wait_for
 from sweeps import PAIR, write, zoo_folder
 
 from tdsnn import store
 from tdsnn.manifest import load_release
+from tdsnn.sweep import launch
 from tdsnn.sweep.plan import read_sweep, slurm_options
 from tdsnn.sweep.release import RESULTS
 from tdsnn.sweep.slurm import JOBS, submit
@@ -160,6 +163,23 @@ def test_a_killed_sweep_ends_like_trainings_that_were_not(
         assert "2 of 2 runs done" in out
     assert weights(parts) == weights(whole)
     assert len(weights(whole)) == 2
+
+
+def test_trainings_at_a_time_share_the_gpus(
+    zoo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, 'seeds = [0, 1, 2, 3]\n[[runs]]\nentry = "plain.digits"\n')
+    both, on = threading.Barrier(2), []
+
+    def job(*_: object, device: str, **__: object) -> int:
+        both.wait(timeout=60)
+        on.append(device)
+        return 1
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(launch, "_run_job", job)
+    launch.run_locally(launch.Worker(read_sweep(path, folder=tmp_path / "runs")), jobs=2)
+    assert sorted(on) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
 
 
 @pytest.mark.slow

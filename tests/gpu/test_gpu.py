@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from networks import network
-from spikingjelly.activation_based import functional, neuron, surrogate
-from spikingjelly.activation_based.model import spiking_resnet
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.speed._stock import Stock
 from tdsnn.attacks._base import configure
 from tdsnn.evaluation import clean, evaluate
-from tdsnn.models._registry import MODELS
+from tdsnn.kernels.gpu._ready import ready
+from tdsnn.models.sresnet18 import sresnet18
 from tdsnn.runtime import deterministic, fp32_products
 from tdsnn.tasks.classification import CLASSIFICATION
 from tdsnn.training.loop import Trainer
@@ -45,9 +45,12 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("name", ["tsresnet18", "sresnet18"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nothing_waits_in_a_step_but_for_its_numbers(name: str, precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compile", ["true", "false"])
+def test_nothing_waits_in_a_step_but_for_its_numbers(
+    name: str, precision: str, compile: str, tmp_path: Path
+) -> None:
     """The driver's own word for what the second device counts; waiting for an event is allowed."""
-    run = trainer(tmp_path, f"precision={precision}", name=name)
+    run = trainer(tmp_path, f"precision={precision}", f"compile={compile}", name=name)
     run.run(Quiet(), stop_after=2)
     steps = run._epoch()
     torch.cuda.set_sync_debug_mode("error")
@@ -71,7 +74,33 @@ def test_training_there_is_training_here(tmp_path: Path) -> None:
             device=torch.device(device),
         ).run(quiet, stop_after=2)
         lines.append([line["task"] for line in quiet.lines])
-    assert lines[1] == pytest.approx(lines[0], rel=1e-3)
+    (here, here_then), (there, there_then) = lines
+    assert there == pytest.approx(here, rel=1e-4)
+    # Muon's steps enlarge what rounding left in the gradient, and spikes flip.
+    assert there_then == pytest.approx(here_then, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("sresnet18", 0.0),
+        ("tsresnet18", 1e-2),  # gradients of units that are in several clusters add up in any order
+    ],
+)
+def test_resumed_it_is_as_undisturbed(name: str, tolerance: float, tmp_path: Path) -> None:
+    folders = [tmp_path / "whole", tmp_path / "parts"]
+    for folder in folders:
+        folder.mkdir()
+    whole, first, second = (
+        trainer(folder, "compile=true", "precision=bf16", name=name)
+        for folder in (folders[0], folders[1], folders[1])
+    )
+    whole.run(Quiet(), stop_after=6)
+    first.run(Quiet(), stop_after=3)
+    second.resume()
+    second.run(Quiet(), stop_after=3)
+    for ours, theirs in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
 def test_equal_seeds_give_equal_verdicts() -> None:
@@ -88,14 +117,16 @@ def test_equal_seeds_give_equal_verdicts() -> None:
 
 
 def test_full_precision_is_full_and_tf32_is_not() -> None:
-    x, weight = torch.randn(8, 64, 32, 32), torch.randn(64, 64, 3, 3)
+    draws = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=draws) for shape in ((8, 64, 32, 32), (64, 64, 3, 3)))
     exact = nn.functional.conv2d(x.double(), weight.double(), padding=1)
     errors = {}
     for tf32 in (False, True):
         with fp32_products(tf32=tf32):
             found = nn.functional.conv2d(x.cuda(), weight.cuda(), padding=1).cpu().double()
             errors[tf32] = float((found - exact).norm() / exact.norm())
-    assert errors[False] < 1e-6
+    # Winograd's algorithm, which is fp32 too, rounds more than a plain sum.
+    assert errors[False] < 5e-6
     if torch.cuda.get_device_capability() >= (8, 0):
         assert errors[True] > 20 * errors[False]
 
@@ -107,34 +138,38 @@ def test_memory_does_not_grow_from_step_to_step(tmp_path: Path) -> None:
     for _ in range(3):
         next(steps)
         held.append(torch.cuda.memory_allocated())
-    assert held[2] <= held[0]
+    assert held[2] <= 1.01 * held[0], "neighbourhoods have other numbers of units"
 
 
-def test_speed_beside_spikingjelly() -> None:
+def test_speed_and_memory_beside_spikingjelly() -> None:
     """A pass forwards and backwards of the same network, in turn; the numbers are printed, not kept."""
-    ours = MODELS.load("sresnet18")(width=64, in_channels=3, mean=[0.5] * 3, std=[0.5] * 3).cuda()
-    stock = spiking_resnet.spiking_resnet18(
-        spiking_neuron=neuron.LIFNode, surrogate_function=surrogate.ATan(), num_classes=10
-    )
-    stock.conv1, stock.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    stock.cuda()
-    functional.set_step_mode(stock, "m")
+    ours = sresnet18(width=64, timesteps=4, num_classes=10).cuda()
+    assert ours.compile_operators(), ready(torch.device("cuda")).reason
+    stock = Stock(width=64, timesteps=4)
+    stock.net.load_state_dict(ours.state_dict())
+    stock.to("cuda", memory_format=torch.channels_last)
     x = torch.rand(64, 3, 32, 32, device="cuda").contiguous(memory_format=torch.channels_last)
 
-    def theirs(images: Tensor) -> Tensor:
-        functional.reset_net(stock)
-        return stock(images.expand(ours.timesteps, *images.shape)).mean(0)
-
-    def step(model: Callable[[Tensor], Tensor]) -> None:
+    def step(model: nn.Module) -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            model(x).float().square().mean().backward()
+            logits = model(x)
+        logits.float().square().mean().backward()
 
-    for _ in range(3):
-        step(ours)
-        step(theirs)
-    rounds = [(milliseconds(lambda: step(ours)), milliseconds(lambda: step(theirs))) for _ in range(20)]
+    peaks = []
+    for model in (ours, stock):
+        step(model)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(model)
+        peaks.append((torch.cuda.max_memory_allocated() - before) / 2**20)
+    rounds = [(milliseconds(lambda: step(ours)), milliseconds(lambda: step(stock))) for _ in range(20)]
     mine, other = (statistics.median(times) for times in zip(*rounds, strict=True))
     ratio = statistics.median(b / a for a, b in rounds)
     name = torch.cuda.get_device_name()
-    sys.stdout.write(f"\n{name}: {mine:.1f} ms, SpikingJelly {other:.1f} ms, ratio {ratio:.2f}\n")
+    sys.stdout.write(
+        f"\n{name}: {mine:.1f} ms and {peaks[0]:.0f} MiB, "
+        f"SpikingJelly {other:.1f} ms and {peaks[1]:.0f} MiB, ratio {ratio:.2f}\n"
+    )
     assert ratio > 0.9
+    assert peaks[0] < peaks[1]

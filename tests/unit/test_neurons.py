@@ -162,3 +162,16 @@ def test_on_rocm_the_eager_path_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(LIF(LIFConfig())(current.to("cuda")).cpu(), expected)
     paths = {one.operator: one.path for one in operators(torch.device("cuda"))}
     assert paths[BN_ADD_LIF] == EAGER
+
+
+def test_on_rocm_a_large_layer_takes_no_more_launches_than_a_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    launches = []
+    for neurons in (2, 2 * eager._PIECE + 1):
+        with second_device() as ledger:
+            current = torch.ones(2, neurons, device="cuda", requires_grad=True)
+            LIF(LIFConfig())(current).sum().backward()
+            launches.append(ledger.launches.total())
+    assert launches[0] == launches[1]

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from processes import N, numbers, write_toy_suite
+from processes import N, numbers, torchrun, write_toy_suite
 from safetensors.numpy import load_file
 
 from tdsnn.benchmark.api import prepare
 from tdsnn.errors import UsageError
-from tdsnn.processes import ALONE, own_device
+from tdsnn.processes import ALONE, launcher, own_device, usable_cores
 
 WORK = """
 import json, sys
 from pathlib import Path
+
+import torch
 
 from tdsnn.errors import GateError
 from tdsnn.processes import team
@@ -29,6 +30,11 @@ from tdsnn.processes import team
 def refuse(item):
     if item == 3:
         raise GateError(f"no {item}")
+
+
+def exhaust(item):
+    if item == 3:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 with team() as together:
@@ -40,18 +46,14 @@ with team() as together:
         together.shared(range(5), refuse)
     except GateError as error:
         answer["refused"] = error.message
+    try:
+        together.shared(range(5), exhaust)
+    except torch.OutOfMemoryError as error:
+        answer["exhausted"] = str(error)
+    answer["any"] = [together.any(together.rank == 1), together.any(False)]
+    answer["means"] = together.means({"a": 1.0 + together.rank, "b": float("nan") if together.rank else 0.0})
     Path(sys.argv[1], f"{together.rank}.json").write_text(json.dumps(answer))
 """
-
-
-def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two processes."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*words, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=240
-    )
 
 
 def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) -> None:
@@ -59,10 +61,15 @@ def test_each_item_is_computed_once_and_an_error_is_everyones(tmp_path: Path) ->
     done = torchrun(tmp_path, "work.py", str(tmp_path))
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert math.isnan(first["means"].pop("b"))
+    assert math.isnan(second["means"].pop("b"))
     assert first == second
     assert first["shared"] == [[0, 0], [1, 1], [2, 0], [3, 1], [4, 0]]
     assert first["once"] == 0
     assert first["refused"] == "no 3"
+    assert first["exhausted"] == "CUDA out of memory."
+    assert first["any"] == [True, False]
+    assert first["means"] == {"a": 1.5}
 
 
 def test_two_processes_give_the_verdicts_of_one_and_go_on_where_one_stopped(tmp_path: Path) -> None:
@@ -100,3 +107,19 @@ def test_a_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_process_alone_needs_nobody() -> None:
     assert ALONE.once(lambda: 3) == 3
     assert ALONE.shared([1, 2], lambda item: item + 1) == [2, 3]
+
+
+def test_a_command_goes_on_in_as_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launcher() == ["tdsnn-zoo"]
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert launcher() == ["torchrun", "--nproc-per-node=8", "-m", "tdsnn"]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launcher() == ["torchrun", "--nnodes=2", "--nproc-per-node=4", "-m", "tdsnn"]
+
+
+def test_cores_are_counted_where_no_process_can_be_tied_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from tdsnn.errors import UsageError
-from tdsnn.runtime import choose_device, code_digest, deterministic, environment, fp32_products, git_state
+from tdsnn.runtime import (
+    choose_device,
+    code_digest,
+    deterministic,
+    environment,
+    fp32_products,
+    git_state,
+    machine,
+)
+from tests.second_device import second_device
 
 
 def test_devices_are_chosen_from_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +45,14 @@ def test_the_environment_names_versions_and_threads() -> None:
     )
     assert record["threads"] == torch.get_num_threads()
     assert set(record) >= {"device", "platform", "python", "code"}
+
+
+def test_equal_gpus_are_one_machine() -> None:
+    """What the processes of a launcher store, each of a GPU of its own, one process goes on from."""
+    with second_device(1):
+        one, other = (machine(torch.device(name)) for name in ("cuda", "cuda:1"))
+    assert one == other
+    assert one["device"] == "cuda"
 
 
 def test_deterministic_kernels_are_only_asked_for_inside_the_block() -> None:

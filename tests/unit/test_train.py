@@ -25,7 +25,7 @@ from tdsnn.schema import Recipe
 from tdsnn.tasks._base import TASKS
 from tdsnn.tasks.classification import CLASSIFICATION
 from tdsnn.topography.alignment import firing_rates
-from tdsnn.training import objective, session
+from tdsnn.training import loop, objective, session
 from tdsnn.training._draws import batches
 from tdsnn.training.loop import LOG, Trainer
 from tdsnn.training.optim import build_optimizer, set_lr
@@ -143,6 +143,18 @@ def test_settled_statistics_are_the_mean_over_batches(tmp_path: Path, split: Spl
     torch.testing.assert_close(model.bn1.running_var, torch.stack(variances).mean(0))
     assert model.bn1.momentum == 0.1
     assert not model.training
+
+
+def test_statistics_are_settled_in_passes_no_larger_than_those_that_fitted(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        loop, "finish", lambda *_, batches, **__: seen.extend(len(images) for images in batches)
+    )
+    run = trainer(small("epochs=1", "bn_batches=3", "accumulate=4"), tmp_path, split)
+    run._finish()
+    assert seen == 12 * [2]
 
 
 def test_gradient_shares_are_logged_once_an_epoch(
@@ -417,9 +429,11 @@ def test_products_are_rounded_only_if_the_recipe_says_so(
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     run = trainer(small(f"precision={precision}", name="sresnet18"), tmp_path, split)
     seen, before = [], (cudnn.allow_tf32, matmul.allow_tf32)
-    run.model.register_forward_hook(lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32)))
+    run.model.register_forward_hook(
+        lambda *_: seen.append((cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic))
+    )
     run.run(Quiet(), stop_after=1)
-    assert seen == [(tf32, tf32)]
+    assert seen == [(tf32, tf32, True)], "and so that a resumed run can be the undisturbed one"
     assert (cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
@@ -439,3 +453,32 @@ def test_operators_for_cpus_are_not_left_out_in_silence(
         )
     assert [note for note in notes if "Spiking layers run on: " in note] == notes
     assert bool(notes) == wanted
+
+
+def test_a_run_is_on_the_gpu_that_was_asked_for_and_on_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on: list[int] = []
+    monkeypatch.setattr(session, "_train", lambda *_, **__: on.append(torch.cuda.current_device()))
+    with second_device(1):
+        session.train("sresnet18", settings=["compile=false"], device="cuda:1", run_dir=tmp_path)
+        on.append(torch.cuda.current_device())
+    assert on == [1, 0]
+
+
+def test_more_processes_than_gpus_are_refused_before_they_look_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with second_device(), pytest.raises(UsageError, match="Process 1 of this machine has no GPU of its own"):
+        session.train("sresnet18", device="auto", run_dir=tmp_path)
+
+
+def test_a_gpu_that_is_too_small_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(session, "_train", full)
+    with pytest.raises(TdsnnError, match="too little memory") as caught:
+        session.train("sresnet18", settings=["accumulate=2"], device="cpu", run_dir=tmp_path)
+    assert "--set accumulate=4" in caught.value.hint

@@ -169,10 +169,26 @@ def test_a_signal_waits_for_the_end_of_the_step() -> None:
             signal.raise_signal(signal.SIGUSR1)
             done.append("never")
 
-    for case in (once, twice, outside, warned):
+    def between() -> None:
+        with stop.listening(), stop.held():
+            with stop.whole():
+                done.append("step")
+            signal.raise_signal(signal.SIGTERM)
+            with stop.whole():
+                done.append("step")
+            done.append("never")
+
+    def after() -> None:
+        with stop.listening():
+            with stop.held():
+                signal.raise_signal(signal.SIGTERM)
+                done.append("step")
+            done.append("never")
+
+    for case in (once, twice, outside, warned, between, after):
         with pytest.raises(KeyboardInterrupt):
             case()
-    assert done == ["step", "step"]
+    assert done == ["step"] * 5
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -28,6 +28,7 @@ from tdsnn.models._registry import MODELS
 from tdsnn.runtime import deterministic
 
 ROOT = Path(__file__).parents[2]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_triton = pytest.mark.skipif(
     _ready.installed_triton() is None, reason="Triton, and the ptxas that comes with it, are not installed"
 )
@@ -37,6 +38,7 @@ IN_THE_INTERPRETER = (
     "tests/unit/test_kernels.py::test_moments_do_not_cancel",
     "tests/unit/test_kernels.py::test_moments_of_what_is_no_number_are_none",
     "tests/unit/test_operators.py::test_three_paths_of_a_layer_agree",
+    "tests/unit/test_tiles.py",
     "tests/unit/test_surrogates.py::test_the_compiled_network_has_the_gradient_of_the_eager_one[assg]",
 )
 
@@ -62,8 +64,8 @@ def test_in_the_interpreter_they_pass_the_tests_of_the_compiled_ones() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
 def test_on_a_gpu_they_give_what_the_cpu_gives_and_the_same_bits_twice(training: bool) -> None:
-    if not _ready.ready():
-        pytest.skip(_ready.ready().reason)
+    if not (found := _ready.ready(CUDA)):
+        pytest.skip(found.reason)
     outcomes = []
     for device in ("cpu", "cuda", "cuda"):
         model, x = network("sresnet18").train(training).to(device), pictures(4).to(device).requires_grad_()
@@ -80,7 +82,7 @@ def test_on_a_gpu_they_give_what_the_cpu_gives_and_the_same_bits_twice(training:
 
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ready, "_found", None)
+    monkeypatch.setattr(_ready, "_found", {})
 
 
 @pytest.fixture
@@ -88,16 +90,28 @@ def gpu(unasked: None, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine with two GPUs on which the operators run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, index))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(_ready, "installed_triton", lambda: "3.8.0")
-    monkeypatch.setattr(_ready, "_try", lambda: "")
+    monkeypatch.setattr(_ready, "_try", lambda device: "")
     return monkeypatch
 
 
 def test_ready_where_a_first_run_is_right(gpu: pytest.MonkeyPatch) -> None:
-    assert _ready.ready() == Readiness(True, "Triton 3.8.0")
-    gpu.setattr(_ready, "_try", lambda: "a first run is made once")
-    assert _ready.ready()
+    assert _ready.ready(CUDA) == Readiness(True, "Triton 3.8.0")
+    gpu.setattr(_ready, "_try", lambda device: "a first run is made once")
+    assert _ready.ready(CUDA)
+
+
+def test_a_gpu_is_examined_where_the_work_is_and_nowhere_else(gpu: pytest.MonkeyPatch) -> None:
+    """The first one may be full or exclusively somebody else's."""
+    gpu.setattr(_ready, "_try", lambda device: "" if device.index == 1 else "CUDA out of memory")
+    assert _ready.ready(torch.device("cuda:1"))
+    assert not _ready.ready(torch.device("cuda:0"))
+    with FakeTensorMode():
+        for index in (0, 1):
+            assert supports(torch.empty(4, 6, device=f"cuda:{index}"), 4) == bool(index)
+    (path, *_) = status.operators(torch.device("cuda:1"))
+    assert path.path == status.TRITON
 
 
 @pytest.mark.parametrize(
@@ -107,45 +121,50 @@ def test_ready_where_a_first_run_is_right(gpu: pytest.MonkeyPatch) -> None:
         ("torch.cuda.is_available", lambda: False, "sees no CUDA device"),
         ("tdsnn.kernels.gpu._ready.installed_triton", lambda: None, "triton is not installed"),
         ("tdsnn.kernels.gpu._ready.installed_triton", lambda: "3.4.0", "Triton 3.4.0 is older than 3.5"),
-        ("tdsnn.kernels.gpu._ready._try", lambda: "a first run of them failed", "a first run of them failed"),
+        (
+            "tdsnn.kernels.gpu._ready._try",
+            lambda device: "a first run of them failed",
+            "a first run of them failed",
+        ),
     ],
 )
 def test_why_they_are_not_ready(place: str, value: Any, reason: str, gpu: pytest.MonkeyPatch) -> None:
     gpu.setattr(place, value)
-    assert not _ready.ready()
-    assert reason in _ready.ready().reason
+    assert not _ready.ready(CUDA)
+    assert reason in _ready.ready(CUDA).reason
     (layer, *_) = status.operators(torch.device("cuda"))
     assert layer.path == (status.EAGER if "ROCm" in reason else status.SPIKINGJELLY)
     assert reason in layer.reason
     assert reason in status.notice(torch.device("cuda"))
     with pytest.raises(MissingError, match=reason):
-        _ready.operator("bn_add_lif", "forward")()
+        _ready.operator("bn_add_lif", "forward")(torch.empty(1))
 
 
 @needs_triton
-def test_a_first_run_that_fails_is_a_reason_and_no_error() -> None:
+def test_a_first_run_that_fails_is_a_reason_and_no_error(gpu: pytest.MonkeyPatch) -> None:
     """Compiled for a GPU the kernels do not take tensors of the CPU."""
-    assert "a first run of them failed" in try_out("cpu")
+    assert "a first run of them failed" in try_out(CPU)
 
 
 @needs_triton
-def test_an_old_gpu_beside_a_new_one_is_a_reason(gpu: pytest.MonkeyPatch) -> None:
-    gpu.setattr(torch.cuda, "get_device_capability", lambda index: (8 - index, 0))
-    assert try_out("cpu") == "a GPU has compute capability 7.0, below 8.0"
+def test_an_old_gpu_is_a_reason(gpu: pytest.MonkeyPatch) -> None:
+    gpu.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert try_out(CPU) == "the GPU has compute capability 7.0, below 8.0"
 
 
 @needs_triton
 @needs_compiler
 def test_a_first_run_has_to_give_what_pytorch_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where somebody has turned gradients off."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     operators = SimpleNamespace(
         forward=torch.ops.tdsnn.bn_add_lif.default, backward=torch.ops.tdsnn.bn_add_lif_backward.default
     )
     monkeypatch.setattr(_ready, "import_module", lambda _: operators)
     with torch.inference_mode():
-        assert try_out("cpu") == ""
+        assert try_out(CPU) == ""
     operators.forward = lambda current, *_: (torch.zeros_like(current), None)
-    assert "other spikes or gradients" in try_out("cpu")
+    assert "other spikes or gradients" in try_out(CPU)
 
 
 def path(layer: LIF, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -178,7 +197,7 @@ def test_what_runs_on_a_gpu(
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_ready, "_found", Readiness(ready, "for tests"))
+    monkeypatch.setattr(_ready, "ready", lambda device: Readiness(ready, "for tests"))
     monkeypatch.setattr(torch.version, "hip", hip)
     layer = LIF(LIFConfig())
     layer.compiled = True
@@ -194,7 +213,7 @@ def test_what_runs_on_a_gpu(
 def test_a_model_elsewhere_asks_for_the_operators_of_its_device(
     ready: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ready, "_found", Readiness(ready, "for tests"))
+    monkeypatch.setattr(_ready, "ready", lambda device: Readiness(ready, "for tests"))
     monkeypatch.setattr("tdsnn.models._base.library", None)
     monkeypatch.setattr("tdsnn.models._base.has_tiles", None)
     model = MODELS.load("sresnet18")(width=4).to("meta")

@@ -71,7 +71,7 @@ def test_compile_is_asked_for_and_its_failure_on_a_gpu_is_said(
     model = zoo.load("tiny", compile=True)
     assert asked == [model]
     monkeypatch.setattr("tdsnn.runtime.choose_device", lambda name: torch.device("meta"))
-    monkeypatch.setattr(gpu, "_found", gpu.Readiness(False, "a reason"))
+    monkeypatch.setattr(gpu, "ready", lambda device: gpu.Readiness(False, "a reason"))
     with pytest.warns(UserWarning, match="do not run here: a reason"):
         other = zoo.load("tiny", compile=True)
     assert asked == [model, other]

@@ -23,8 +23,8 @@ _SMALLEST = tl.constexpr(1e-4)
 @triton.jit
 def tile_of(tile, rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     """Offsets of a tile's neurons within a step, their channels, and which of them are there."""
-    # 64 bits, because T * M * C may be above 2 ** 31.
-    row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    # 64 bits from the start, because M and T * M * C may be above 2 ** 31.
+    row = (tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     channel = (tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
     return row * channels + channel, channel, (row < rows) & (channel < channels)
 

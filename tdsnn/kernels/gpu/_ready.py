@@ -38,16 +38,19 @@ class Readiness:
         return self.ready
 
 
-_found: Readiness | None = None
+_found: dict[int | None, Readiness] = {}
+"""By number of the GPU."""
 
 
-def ready() -> Readiness:
-    """Whether the operators may be called; the answer, of a small run of them, holds for the process."""
+def ready(device: torch.device) -> Readiness:
+    """Whether the operators may be called on a GPU; the answer, of a small run there, holds for the process.
+
+    Other GPUs are left alone: they may be full, or too old.
+    """
     # No functools.cache: torch.compile looks through that and would trace the whole examination.
-    global _found
-    if _found is None:
-        _found = _examine()
-    return _found
+    if device.index not in _found:
+        _found[device.index] = _examine(device)
+    return _found[device.index]
 
 
 def operator(module: str, function: str) -> Callable[..., Any]:
@@ -57,13 +60,13 @@ def operator(module: str, function: str) -> Callable[..., Any]:
         MissingError: the operators do not run here.
     """
 
-    def call(*arguments: Any) -> Any:
-        if not ready():
+    def call(first: Tensor, *arguments: Any) -> Any:
+        if not (found := ready(first.device)):
             raise MissingError(
-                f"The Triton operators are not available: {ready().reason}.",
+                f"The Triton operators are not available: {found.reason}.",
                 hint="See what is missing: tdsnn-zoo doctor",
             )
-        return getattr(import_module(f"tdsnn.kernels.gpu.{module}"), function)(*arguments)
+        return getattr(import_module(f"tdsnn.kernels.gpu.{module}"), function)(first, *arguments)
 
     return call
 
@@ -76,7 +79,7 @@ def installed_triton() -> str | None:
         return None
 
 
-def _examine() -> Readiness:
+def _examine(device: torch.device) -> Readiness:
     if torch.version.hip is not None:
         return Readiness(False, "this PyTorch is built for ROCm, and they are for NVIDIA's GPUs")
     if not torch.cuda.is_available():
@@ -88,23 +91,20 @@ def _examine() -> Readiness:
         return Readiness(
             False, f"Triton {triton} is older than {_dotted(OLDEST_TRITON)}, the oldest that was tried"
         )
-    problem = _try()
+    problem = _try(device)
     return Readiness(not problem, problem or f"Triton {triton}")
 
 
-def _try(device: str = "cuda") -> str:
-    """What is wrong with the GPUs, or a small run beside PyTorch's own operations; empty if nothing is."""
+def _try(device: torch.device) -> str:
+    """What is wrong with a GPU, or a small run beside PyTorch's own operations; empty if nothing is."""
     try:
         from triton.errors import TritonError
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
     try:
-        for index in range(torch.cuda.device_count()):
-            capability = torch.cuda.get_device_capability(index)
-            if capability < _LEAST_CAPABILITY:
-                return (
-                    f"a GPU has compute capability {_dotted(capability)}, below {_dotted(_LEAST_CAPABILITY)}"
-                )
+        capability = torch.cuda.get_device_capability(device)
+        if capability < _LEAST_CAPABILITY:
+            return f"the GPU has compute capability {_dotted(capability)}, below {_dotted(_LEAST_CAPABILITY)}"
         # Whoever asks first may have turned gradients off.
         with torch.inference_mode(False), torch.enable_grad():
             equal = _gives_what_pytorch_does(torch.linspace(-2, 5, 4 * 90, device=device).view(4, 90))
