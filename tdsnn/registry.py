@@ -21,11 +21,17 @@ from tdsnn.errors import UsageError
 T = TypeVar("T")
 
 
-def suggest(name: str, known: Iterable[str], *, kind: str, command: str) -> UsageError:
-    """Error for an unknown name, with the nearest known ones. ``command`` lists them all."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+def suggest(name: str, known: Iterable[str], *, kind: str, command: str = "") -> UsageError:
+    """Error for an unknown name, with the nearest known ones.
+
+    Args:
+        command: shows all known ones; without it the hint names them, as where no command does.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    return UsageError(f"There is no {kind} called '{name}'.{guess}", hint=f"See the known ones: {command}")
+    hint = f"See the known ones: {command}" if command else f"Known: {', '.join(names)}"
+    return UsageError(f"There is no {kind} called '{name}'.{guess}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,12 @@ class Registry(Generic[T]):
     Args:
         kind: what one plug-in is called in messages, e.g. ``"attack"``.
         package: dotted package that is scanned; also the entry-point group for outside packages.
-        command: shell command that lists the names.
+        command: as of :func:`suggest`.
     """
 
     kind: str
     package: str
-    command: str
+    command: str = ""
 
     def names(self) -> tuple[str, ...]:
         """Sorted names, found without importing any plug-in."""
@@ -61,7 +67,7 @@ class Registry(Generic[T]):
     def _target(self, name: str) -> str:
         targets = _targets(self.package)
         if name not in targets:
-            raise suggest(name, targets, kind=self.kind, command=self.command)
+            raise suggest(name, self.names(), kind=self.kind, command=self.command)
         return targets[name]
 
 

@@ -117,7 +117,7 @@ class TorchAttacks(Attack):
         library = _library()
         kind = getattr(library, self.attack, None)
         if not (isinstance(kind, type) and "eps" in inspect.signature(kind).parameters):
-            unknown = suggest(self.attack, _names(library), kind="attack of torchattacks", command="")
+            unknown = suggest(self.attack, _names(library), kind="attack of torchattacks")
             raise UsageError(unknown.message, hint=f"Those that take eps: {', '.join(_names(library))}.")
         return kind
 

@@ -21,7 +21,7 @@ def complete(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
 
 def _scanned(package: str) -> Callable[[], tuple[str, ...]]:
     # The registries of the packages themselves would import torch, which neither --help nor Tab must.
-    return Registry[object](kind="", package=package, command="").names
+    return Registry[object](kind="", package=package).names
 
 
 attack_names = _scanned("tdsnn.attacks")

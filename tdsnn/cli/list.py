@@ -104,7 +104,7 @@ def _mean(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _check(option: str, value: object, known: set[str]) -> None:
     if isinstance(value, str) and value not in known:
-        raise suggest(value, sorted(known), kind=f"{option} in the zoo", command="tdsnn-zoo list")
+        raise suggest(value, sorted(known), kind=f"{option} in the zoo")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,9 @@ def command(
         return
     for path in written:
         _output.console().print(str(path), markup=False, soft_wrap=True)
-    _output.note(f"Edit them, then: tdsnn-zoo train {quote(name)}")
+    # The twin's answers may arrange the sheets of the other.
+    first = twin if resolve(name).topographic else name
+    _output.note(f"Edit them, then: tdsnn-zoo train {quote(first)}")
 
 
 def _target(name: str) -> Path:

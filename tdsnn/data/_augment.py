@@ -135,8 +135,7 @@ def _check_names(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in _AUGMENTATIONS:
-            known = sorted(_AUGMENTATIONS)
-            raise suggest(name, known, kind="augmentation", command=", ".join(known))
+            raise suggest(name, sorted(_AUGMENTATIONS), kind="augmentation")
 
 
 _AUGMENTATIONS: dict[str, Callable[[Tensor, _Draws], Tensor]] = {

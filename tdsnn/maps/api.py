@@ -190,7 +190,7 @@ def _choose(name: str, *, twin: bool, layers: Sequence[str], fresh: bool, seed: 
         )
     for layer in layers:
         if layer not in sheets:
-            raise suggest(layer, sheets, kind="layer with a sheet", command=f"tdsnn-zoo info {quote(name)}")
+            raise suggest(layer, sheets, kind="layer with a sheet")
     return _Chosen(
         subjects=subjects, sheets={layer: sheets[layer] for layer in layers or sheets}, shape=shape
     )

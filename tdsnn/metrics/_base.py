@@ -17,7 +17,7 @@ from tdsnn.registry import Registry
 from tdsnn.topography.responses import Responses
 from tdsnn.topography.sheets import CorticalSheet
 
-METRICS: Registry[type[Metric]] = Registry("metric", "tdsnn.metrics", "tdsnn-zoo topo --help")
+METRICS: Registry[type[Metric]] = Registry("metric", "tdsnn.metrics", "tdsnn-zoo topo show --help")
 
 MIN_ACTIVE = 20
 """Fewest units whose response varies over the stimuli for anything to be said about a layer."""

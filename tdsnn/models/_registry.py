@@ -10,4 +10,4 @@ from tdsnn.registry import Registry
 if TYPE_CHECKING:
     from tdsnn.models._base import Model
 
-MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models", "tdsnn-zoo list")
+MODELS: Registry[Callable[..., Model]] = Registry("architecture", "tdsnn.models")

@@ -77,7 +77,7 @@ def find_sweep(name: str) -> SweepDocument:
             hint="Name a file: tdsnn-zoo report sweep runs/SWEEP/results.json",
         )
     if name not in known:
-        raise suggest(name, known, kind="document of a sweep", command="ls benchmarks/results/sweeps")
+        raise suggest(name, known, kind="document of a sweep")
     return read(known[name], _sweep)
 
 

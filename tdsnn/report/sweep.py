@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tdsnn.errors import UsageError
 from tdsnn.registry import suggest
 from tdsnn.report._sweep_documents import SweepDocument, SweepRun
 from tdsnn.report._sweep_groups import Difference, Group, group_of, manifest_of, mean
@@ -116,8 +115,7 @@ def _baseline(groups: Sequence[Group], name: str | None) -> Group:
     named = {group.name: group for group in groups}
     if name is not None:
         if name not in named:
-            error = suggest(name, named, kind="group in this sweep", command="")
-            raise UsageError(error.message, hint=f"Its groups: {', '.join(named)}")
+            raise suggest(name, named, kind="group in this sweep")
         return named[name]
     entries = {group.entry for group in groups if group.topographic}
     entries |= {found.twin for entry in entries if (found := manifest_of(entry)) is not None}

@@ -19,7 +19,7 @@ from tdsnn.stats import PairedDifference
 if TYPE_CHECKING:
     from torch import Tensor
 
-TASKS: Registry[Task] = Registry("task", "tdsnn.tasks", "tdsnn-zoo data list")
+TASKS: Registry[Task] = Registry("task", "tdsnn.tasks")
 
 
 class Task(ABC):

@@ -88,7 +88,7 @@ class Synchrony(TimeMetric):
             )
         for layer in layer_names(self.layers):
             if layer not in model.sheets:
-                raise suggest(layer, model.sheets, kind="layer with a sheet", command="tdsnn-zoo info NAME")
+                raise suggest(layer, model.sheets, kind="layer with a sheet")
 
     def compute(self, subject: Subject) -> Measurement:
         """See :meth:`TimeMetric.compute`."""

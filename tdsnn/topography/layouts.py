@@ -52,7 +52,7 @@ class SheetSpec:
         if not self.size_mm > 0:
             raise UsageError(f"The sheet of {self.layer} needs a side above 0 mm, not {self.size_mm}.")
         if self.layout not in LAYOUTS:
-            raise suggest(self.layout, LAYOUTS, kind="layout", command="tdsnn-zoo info NAME")
+            raise suggest(self.layout, LAYOUTS, kind="layout")
         if self.grid is not None and (self.layout != "tokens" or min(self.grid) < 1):
             raise UsageError(
                 f"The layer '{self.layer}' of the layout '{self.layout}' cannot have the grid {self.grid}.",

@@ -235,7 +235,7 @@ def build_sheets(
     units = units_mm or {}
     for layer in units:
         if layer not in shapes:
-            raise suggest(layer, shapes, kind="layer with a sheet", command="tdsnn-zoo info NAME")
+            raise suggest(layer, shapes, kind="layer with a sheet")
     by_layer = {spec.layer: spec for spec in specs}
     missing = [layer for layer in shapes if layer not in by_layer]
     if missing:

@@ -63,7 +63,7 @@ def _parsed(setting: str, tables: Mapping[str, Any]) -> tuple[list[str], Any]:
     if len(path) == 1:
         path = ["recipe", *path]
     if path[0] not in tables:
-        raise suggest(path[0], tables, kind="section", command="tdsnn-zoo train -h")
+        raise suggest(path[0], tables, kind="section of settings")
     return path, _value(text)
 
 

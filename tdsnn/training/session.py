@@ -11,6 +11,7 @@ import torch
 from filelock import Timeout
 
 from tdsnn import manifest as manifests
+from tdsnn import store
 from tdsnn.data._base import load_training
 from tdsnn.errors import Interrupted, MissingError, TdsnnError, UsageError
 from tdsnn.files import file_error, sha256_of
@@ -25,6 +26,7 @@ from tdsnn.training.progress import UNWATCHED, Watcher
 from tdsnn.training.recipe import override
 from tdsnn.training.state import (
     CHECKPOINT,
+    OUTCOME,
     STATE,
     Outcome,
     begun,
@@ -65,6 +67,7 @@ def train(
 
     Raises:
         UsageError: settings that cannot be used, or another process trains in the folder.
+        MissingError: sheets are to be arranged by a twin that has no weights.
         Interrupted: Ctrl-C or SIGTERM; the run can go on, and the message says how.
         GateError: a loss is not finite.
         TdsnnError: a GPU lacks memory.
@@ -84,6 +87,8 @@ def train(
             f"'{manifest.name}' arranges no sheets by another network's responses.",
             hint="Leave out --sheets-from, or add --set topography.preparation=pre-optimised",
         )
+    if arranged and auxiliary is None:
+        _require_twin(manifest)
     target = own_device(choose_device(device))
     if not is_main():
         note = unheard
@@ -125,6 +130,19 @@ def _manifest(name: str, settings: Sequence[str], folder: Path, *, resume: bool)
             f"{shlex.quote(str(folder))}",
         )
     return override(manifests.resolve(name), settings)
+
+
+def _require_twin(manifest: Manifest) -> None:
+    if store.available(manifest.twin) is not None:
+        return
+    run = runs_dir() / manifest.twin
+    steps = [["tdsnn-zoo", "train", manifest.twin], ["tdsnn-zoo", "publish", str(run)]]
+    typed = " && ".join(map(shlex.join, steps[(run / OUTCOME).is_file() :]))
+    raise MissingError(
+        f"The sheets of '{manifest.name}' are arranged by what its twin answers, and the zoo has no weights "
+        f"of '{manifest.twin}'.",
+        hint=f"First: {typed}; or name a checkpoint with --sheets-from",
+    )
 
 
 @contextmanager

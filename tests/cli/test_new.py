@@ -64,6 +64,14 @@ def test_what_cannot_be_begun_writes_nothing(
     assert not list((lab / "models").iterdir())
 
 
+@pytest.mark.parametrize(("origin", "first"), [("tsresnet18", "ours-twin"), ("sresnet18", "ours")])
+def test_the_one_that_arranges_the_others_sheets_is_to_be_trained_first(
+    lab: Path, capsys: pytest.CaptureFixture[str], origin: str, first: str
+) -> None:
+    assert run("new", "ours.fashion_mnist", "--from", origin) == 0
+    assert capsys.readouterr().err.endswith(f"then: tdsnn-zoo train {first}.fashion_mnist\n")
+
+
 @pytest.mark.parametrize("origin", [name for name in list_models() if entry_and_seed(name)[1] == 0])
 def test_every_entry_can_be_the_origin(lab: Path, origin: str) -> None:
     """Also where the twin of its twin is another entry."""

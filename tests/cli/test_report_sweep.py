@@ -76,7 +76,7 @@ def test_an_unknown_baseline_is_named(path: Path, capsys: pytest.CaptureFixture[
     assert run("report", "sweep", str(path), "--baseline", "plane") == 2
     err = capsys.readouterr().err
     assert "There is no group in this sweep called 'plane'. Did you mean plain?" in err
-    assert "Its groups: plain, weak" in err
+    assert "Known: plain, weak" in err
 
 
 def _drop(key: str) -> Callable[[Any], Any]:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command import run
 from tiny import MANIFEST
 
 import tdsnn
 from tdsnn import store
+from tdsnn.attacks._base import ATTACKS
+from tdsnn.data._base import DATASETS
 from tdsnn.errors import MissingError, UsageError
+from tdsnn.exporting.formats._base import FORMATS
+from tdsnn.metrics._base import METRICS
+from tdsnn.models._registry import MODELS
 from tdsnn.paths import zoo_folders
+from tdsnn.registry import Registry
+from tdsnn.tasks._base import TASKS
+from tdsnn.temporal._base import TIME_METRICS
+from tdsnn.topography.losses._base import SPATIAL_LOSSES
 
 ROOT = Path(tdsnn.__file__).parent
 COMMAND = re.compile(r"(?:tdsnn-zoo(?: [\w.-]+)+|\brm(?: -r)?|\bcp|\bmkdir -p|\bgit checkout) '?$")
@@ -41,6 +53,25 @@ def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
     bad.write_text("f'Train it: tdsnn-zoo train {name}', f\"rm '{path}'\"")
     good.write_text("f'tdsnn-zoo train {quote(name)}', f'No {name}.'")
     assert (len(unquoted(bad)), unquoted(good)) == (2, [])
+
+
+KINDS = (ATTACKS, DATASETS, FORMATS, METRICS, MODELS, SPATIAL_LOSSES, TASKS, TIME_METRICS)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_hint_about_an_unknown_name_leads_to_the_known_ones(
+    kind: Registry[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(UsageError) as caught:
+        kind.load("nothing-like-it")
+    shown = caught.value.hint
+    if kind.command:
+        assert shown == f"See the known ones: {kind.command}"
+        assert run(*shlex.split(kind.command)[1:]) == 0
+        shown = capsys.readouterr().out
+    words = set(re.findall(r"[\w-]+", shown.replace("-", "_")))
+    assert set(kind.names()) - words == set()
 
 
 def test_hostile_names(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tdsnn.data._base import Split
-from tdsnn.errors import IntegrityError, UsageError
+from tdsnn.errors import IntegrityError, MissingError, UsageError
 from tdsnn.models._base import Model
 from tdsnn.training.fresh import fresh_model
+from tdsnn.training.session import train
+from tdsnn.training.state import OUTCOME
 from tdsnn.weights import read_checkpoint
 from tests.networks import network
 from tests.training import Quiet, make_split, small, trainer
@@ -127,3 +129,23 @@ def test_a_damaged_search_is_named(tmp_path: Path, split: Split, twin: Model) ->
     saved.write_bytes(saved.read_bytes()[:-9])
     with pytest.raises(IntegrityError, match=r"layer1\.0\.safetensors' is damaged"):
         trainer(small(*PREPARED), tmp_path, split)
+
+
+def test_a_twin_without_weights_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what to type next is another thing once it was trained."""
+    monkeypatch.setenv("TDSNN_RUNS", str(tmp_path / "my runs"))
+    run = tmp_path / "my runs" / "sresnet18.cifar10"
+    publish = f"tdsnn-zoo publish '{run}'"
+
+    def hint() -> str:
+        with pytest.raises(MissingError, match="arranged by what its twin answers") as caught:
+            train("tsresnet18.cifar10", settings=["topography.preparation=pre-optimised"])
+        return caught.value.hint
+
+    assert hint().startswith(f"First: tdsnn-zoo train sresnet18.cifar10 && {publish}; or")
+    assert not list(tmp_path.iterdir())
+    run.mkdir(parents=True)
+    (run / OUTCOME).touch()
+    assert hint().startswith(f"First: {publish}; or")

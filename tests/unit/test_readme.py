@@ -1,16 +1,21 @@
-"""The examples of the README run as they are printed."""
+"""The examples of the README run as they are printed, and its commands are those of the command line."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from command import run
 
 from tdsnn.errors import MissingError
 
 README = Path(__file__).parents[2] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+TEXT = README.read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
+COMMANDS = sorted(set(re.findall(r"(?:tdsnn-zoo|-m tdsnn) ([^#&\n]*[^#&\s])", SHELL)))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split("\n")[0])
@@ -24,3 +29,13 @@ def test_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pytest.skip(error.message)  # of a dataset that this machine lacks
     if "maps" in example:
         assert list(tmp_path.glob("maps/*.png"))
+
+
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_a_command_has_the_options_that_are_shown(typed: str) -> None:
+    """They are read before --help is answered."""
+    assert run(*shlex.split(typed), "--help") == 0
+
+
+def test_an_option_that_a_command_lacks_is_seen() -> None:
+    assert run("list", "--colour", "--help") == 2

@@ -57,7 +57,7 @@ def test_settings_are_typed() -> None:
         ("model.neuron=1", "a table for 'model.arguments.neuron', not 1"),
         ("model.neuron.tua=3", "unknown key 'model.arguments.neuron.tua'; did you mean 'tau'?"),
         ("model.neuron.tau=x", "a number for 'model.arguments.neuron.tau', not 'x'"),
-        ("topo.alpha=1", "no section called 'topo'"),
+        ("topo.alpha=1", "no section of settings called 'topo'"),
         ("topography.alpa=1", "unknown key 'topography.alpa'; did you mean 'alpha'?"),
         ("topography.window=4", "from 0 to 3 for 'topography.window' with 4 time steps, not 4"),
         ("topography.window_shape=triangle", "'flat' or 'triangular' for 'topography.window_shape'"),

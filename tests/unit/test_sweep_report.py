@@ -169,7 +169,7 @@ def test_a_baseline_can_be_named(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"called 'weka'\. Did you mean weak\?") as caught:
         report(tmp_path, *groups, baseline="weka")
-    assert caught.value.hint == "Its groups: plain, weak"
+    assert caught.value.hint == "Known: plain, weak"
 
 
 def test_groups_are_called_by_label_entry_or_both(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def read_surrogate(text: str) -> Surrogate:
     """
     name, constant = (text, "") if text in _KINDS else text.rpartition("-")[::2]
     if name not in _KINDS:
-        unknown = suggest(text, [AS_TRAINED, _SWEEP, *_KINDS], kind="surrogate", command="")
+        unknown = suggest(text, [AS_TRAINED, _SWEEP, *_KINDS], kind="surrogate")
         raise UsageError(unknown.message, hint=_HELP)
     kind = _KINDS[name]
     if not constant:

@@ -105,9 +105,7 @@ class SpatialLoss(ABC):
             raise UsageError(f"The spatial loss '{topography.loss}' needs at least one cortical sheet.")
 
 
-SPATIAL_LOSSES: Registry[type[SpatialLoss]] = Registry(
-    "spatial loss", "tdsnn.topography.losses", "ls tdsnn/topography/losses"
-)
+SPATIAL_LOSSES: Registry[type[SpatialLoss]] = Registry("spatial loss", "tdsnn.topography.losses")
 
 
 def complete(

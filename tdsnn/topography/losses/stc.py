@@ -148,7 +148,7 @@ def lag_kernel(steps: int, *, window: int, shape: str) -> Tensor:
         return torch.where(lag <= window, 1.0 / (steps - lag), torch.zeros(()))
     if shape == "triangular":
         return (1.0 - lag / (window + 1)).clamp_min(0.0) / steps
-    raise suggest(shape, ("flat", "triangular"), kind="window shape", command="tdsnn-zoo train -h")
+    raise suggest(shape, ("flat", "triangular"), kind="window shape")
 
 
 @cache
