@@ -232,7 +232,9 @@ def _outside(module: str) -> frozenset[Path]:
     return frozenset(_sources(path.parent) if path.name == "__init__.py" else {path})
 
 
+@cache
 def _version(package: str) -> str | None:
+    """Read once: looking a version up takes as long as a small cell, and every cell's key asks for all."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -40,6 +40,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def cache_with_data(cache: Path) -> Path:
+    """The same with the data that this session's tests have decoded, for tests of everything else."""
+    decoded = _FOLDER / "tdsnn" / "data"
+    decoded.mkdir(parents=True, exist_ok=True)
+    cache.mkdir()
+    (cache / "data").symlink_to(decoded)
+    return cache
+
+
+@pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """PyTorch with one thread, or as many as ``parametrize("threads", ..., indirect=True)`` says."""
     import torch

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,7 +117,8 @@ def work(rank: int, size: int, folder: Path) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    # What was imported here is not imported again in each process.
+    # What was imported here is not imported again in each process; optimizers do so at their first step.
+    import_module("torch._dynamo")
     fork = multiprocessing.get_context("fork")
     for size in (4, 2):
         arguments = [(rank, size, Path(sys.argv[1])) for rank in range(size)]

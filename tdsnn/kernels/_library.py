@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from tdsnn.errors import MissingError
-from tdsnn.files import sha256_of
+from tdsnn.errors import MissingError, TdsnnError
+from tdsnn.files import exclusive, sha256_of
 from tdsnn.paths import cache_dir
 from tdsnn.runtime import cpu_info
 
@@ -92,12 +92,12 @@ def library() -> Library:
         return Library(None, f"no C++ compiler found (looked for $CXX, {', '.join(_COMPILERS)})")
     try:
         folder, key = private_folder(), _key(compiler)
-        path = find_built(folder, key) or _compile(compiler, folder, key)
+        path = find_built(folder, key) or _build(compiler, folder, key)
         handle = ctypes.CDLL(str(path))
         for name, types in _SIGNATURES.items():
             getattr(handle, name).argtypes = types
         return Library(handle, f"compiled by {compiler}, cached as {path}")
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, TdsnnError, subprocess.SubprocessError) as error:
         return Library(None, f"{compiler} did not make the operators ({_last_line(error)})")
 
 
@@ -159,10 +159,14 @@ def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else _ROOT
 
 
+def _build(compiler: str, folder: Path, key: str) -> Path:
+    """Compile, unless another process does: of those that start together one works and the others wait."""
+    with exclusive(folder):
+        folder.chmod(stat.S_IRWXU)
+        return find_built(folder, key) or _compile(compiler, folder, key)
+
+
 def _compile(compiler: str, folder: Path, key: str) -> Path:
-    """Build in one step: processes that start together each compile, and the last one stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(stat.S_IRWXU)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         made = Path(temporary) / "operators.so"
         sources = [str(_FOLDER / name) for name in _SOURCES]

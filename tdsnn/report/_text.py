@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from tdsnn import paths
 from tdsnn.report import _measured, _tables
@@ -29,15 +30,21 @@ def body(facts: Facts, *, metadata: str, figures: str) -> str:
         metadata: YAML of the front matter.
         figures: prefix of links to figures.
     """
+    template = _compiled(_template("model.md.j2"))
+    return visible(
+        template.render(metadata=metadata, **_about(facts), **_figures(facts), **_found(facts, figures))
+    )
+
+
+@cache
+def _compiled(source: str) -> Template:
+    """A template as Jinja runs it; making that takes several times as long as filling it in."""
     # No autoescape, which is for HTML; the filters are for Markdown.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"text": text, "words": words, "code": code}
-    template = environment.from_string(_template("model.md.j2"))
-    return visible(
-        template.render(metadata=metadata, **_about(facts), **_figures(facts), **_found(facts, figures))
-    )
+    return environment.from_string(source)
 
 
 def is_figure(file: FileRecord) -> bool:

@@ -69,9 +69,9 @@ def render(
     try:
         if dataset.repo is not None:
             validate_repo_id(dataset.repo)
-        metadata = _metadata(facts, found)
-        readme = body(facts, metadata=metadata.to_yaml(), figures=figures)
-        if ModelCard(readme).data.to_yaml() != metadata.to_yaml():
+        metadata = _metadata(facts, found).to_yaml()
+        readme = body(facts, metadata=metadata, figures=figures)
+        if ModelCard(readme).data.to_yaml() != metadata:
             raise ValueError("it reads back differently")
         evaluation = _evaluation(dataset.repo, found)
     except ValueError as error:

@@ -34,8 +34,8 @@ def test_a_verified_export_shows_tables_and_says_where_things_are(
 
 
 def test_as_json_it_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "tiny.onnx"
-    assert run("export", "tiny", "--format", "onnx", "--out", str(out), "--json") == 0
+    out = tmp_path / "tiny.pt2"
+    assert run("export", "tiny", "--format", "torch-export", "--out", str(out), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["name"] == "tiny.digits"
     assert document["certificate"] is None
@@ -64,16 +64,16 @@ def test_bad_input_is_one_sentence(
 
 
 def test_a_file_that_exists_is_kept_without_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "mine.onnx"
+    out = tmp_path / "mine.pt2"
     out.write_text("mine")
-    assert run("export", "tiny", "--format", "onnx", "--out", str(out)) == 2
+    assert run("export", "tiny", "--format", "torch-export", "--out", str(out)) == 2
     assert "--force" in capsys.readouterr().err
     assert out.read_text() == "mine"
-    assert run("export", "tiny", "--format", "onnx", "--out", str(out), "--force") == 0
+    assert run("export", "tiny", "--format", "torch-export", "--out", str(out), "--force") == 0
     assert out.read_bytes() != b"mine"
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
-    assert run("export", "tiny", "--format", "onnx", "--out", str(tmp_path / "file" / "x.onnx")) == 1
+    assert run("export", "tiny", "--format", "torch-export", "--out", str(tmp_path / "file" / "x.pt2")) == 1
     assert "could not be written" in capsys.readouterr().err

@@ -21,7 +21,7 @@ REPO = "alice/tiny"
 @pytest.fixture
 def entry(
     project: Path,
-    cache: Path,
+    cache_with_data: Path,
     hub_server: HubServer,
     no_waiting: list[float],
     monkeypatch: pytest.MonkeyPatch,

@@ -32,7 +32,7 @@ RIGHT = np.array([True, False, True])
 @pytest.fixture
 def entry(
     project: Path,
-    cache: Path,
+    cache_with_data: Path,
     hub_server: HubServer,
     no_waiting: list[float],
     monkeypatch: pytest.MonkeyPatch,

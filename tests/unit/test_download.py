@@ -181,7 +181,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=SIZES, events=EVENTS)
 def test_interrupted_and_corrupted_downloads(
     hub_server: HubServer, tmp_path: Path, size: int, events: list[Fault | tuple[str, int]]

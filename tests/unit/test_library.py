@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tdsnn.files import exclusive
 from tdsnn.kernels import _library
 
 KEY, CONTENT = "0123456789abcdef0123", b"machine code"
@@ -82,8 +84,18 @@ def test_a_built_library_is_nobody_elses_to_write(cache: Path, tmp_path: Path) -
     compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\nprintf "machine code" > "$2"\n')
     compiler.chmod(0o755)
     folder = _library.private_folder()
-    path = _library._compile(str(compiler), folder, KEY)
+    path = _library._build(str(compiler), folder, KEY)
     assert path.read_bytes() == CONTENT
     assert find(path) == path
     for part in (path, folder):
         assert not part.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_what_another_process_builds_is_waited_for(built: Path) -> None:
+    aside = built.rename(built.with_suffix(".aside"))
+    with ThreadPoolExecutor() as other, exclusive(built.parent):
+        waiting = other.submit(_library._build, "no compiler", built.parent, KEY)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        aside.rename(built)
+    assert waiting.result() == built

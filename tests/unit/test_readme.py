@@ -1,4 +1,6 @@
-"""The examples of the README run as they are printed, and its commands are those of the command line."""
+"""The examples of the README run as they are printed, but on fewer images and with less patience; its
+commands are those of the command line.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,11 @@ TEXT = README.read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
 COMMANDS = sorted(set(re.findall(r"(?:tdsnn-zoo|-m tdsnn) ([^#&\n]*[^#&\s])", SHELL)))
+SHORTER = {"n=50": "n=8", "attempts_per_unit=20": "attempts_per_unit=1"}
+
+
+def test_what_is_shortened_is_in_an_example() -> None:
+    assert all(sum(long in example for example in EXAMPLES) == 1 for long in SHORTER)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split("\n")[0])
@@ -23,6 +30,8 @@ def test_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     if "torchvision" in example:
         pytest.importorskip("torchvision")
+    for long, short in SHORTER.items():
+        example = example.replace(long, short)
     try:
         exec(compile(example, str(README), "exec"), {"__name__": "example"})
     except MissingError as error:

@@ -98,7 +98,7 @@ def largest_ratio(spikes_TBN: torch.Tensor, *, window: int, shape: str) -> float
     return float(ratio.abs().max()) if ratio.numel() else 0.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=st.integers(1, 8), trials=st.integers(1, 4), data=st.data())
 def test_a_triangular_window_bounds_the_correlation(steps: int, trials: int, data: st.DataObject) -> None:
     window = data.draw(st.integers(0, steps - 1))
