@@ -211,8 +211,19 @@ def require_free(path: Path, *, option: str = "--out") -> None:
         )
 
 
-def require_folder(path: Path) -> None:
-    """Refuse a place where files could not be written, before it is computed what should be in them.
+def require_file(path: Path, *, option: str) -> None:
+    """Refuse a place where a file could not be written, before it is computed what should be in it.
+
+    Raises:
+        UsageError: it is a folder, or lies where none can be; the hint names the option that chose it.
+    """
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder.", hint=f"Name a file for {option}.")
+    require_folder(path.parent, option=option)
+
+
+def require_folder(path: Path, *, option: str = "--out") -> None:
+    """As :func:`require_file`, of a folder for files.
 
     Raises:
         UsageError: it is no folder and cannot become one, or this user may not write there.
@@ -220,9 +231,9 @@ def require_folder(path: Path) -> None:
     # Path.exists would raise where this user may not look.
     there = next(one for one in (path, *path.absolute().parents) if os.access(one, os.F_OK))
     if not there.is_dir():
-        raise UsageError(f"'{there}' is no folder.", hint="Choose another name for --out.")
+        raise UsageError(f"'{there}' is no folder.", hint=f"Choose another name for {option}.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"'{there}' may not be written by you.", hint="Choose another folder for --out.")
+        raise UsageError(f"'{there}' may not be written by you.", hint=f"Choose another folder for {option}.")
 
 
 def copy_atomic(source: Path, target: Path) -> None:

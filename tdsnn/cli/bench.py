@@ -16,6 +16,7 @@ from tdsnn.cli._bench_request import Request, run, words
 from tdsnn.cli._completion import attack_names, complete, dataset_names, metric_names, suites, zoo_models
 from tdsnn.drawing import require_format
 from tdsnn.errors import GateError, UsageError
+from tdsnn.files import require_file
 from tdsnn.processes import is_main
 from tdsnn.progress import Progress
 
@@ -206,6 +207,10 @@ def command(
         )
     if plot is not None:
         require_format(plot)
+    drawn = {"--svg": svg, "--plot": plot}
+    for option, file in drawn.items():
+        if file is not None:
+            require_file(file, option=option)
     request = Request(
         models=tuple(models or DEFAULT_MODELS),
         attacks=tuple(attack or ()),
@@ -224,7 +229,6 @@ def command(
     if part:
         _run_shard(request, part, fresh=fresh, as_json=as_json)
         return
-    drawn = {"--svg": svg, "--plot": plot}
     shown = [*words(drawn), *(["--json"] if as_json else [])]
 
     def work(benchmark: Benchmark, progress: Progress) -> Result:

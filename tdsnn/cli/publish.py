@@ -141,7 +141,7 @@ def _register(run_dir: Path, *, force: bool, quiet: bool, as_json: bool) -> str:
         return release.name
     accuracy = release.metrics["clean_accuracy"]
     out = _output.console()
-    out.print(f"Embedded {release.name}: {accuracy['value']:.2f} % on {accuracy['n']:,} test images.")
+    out.print(f"Released {release.name}: {accuracy['value']:.2f} % on {accuracy['n']:,} test images.")
     for record in release.files:
         out.print(f"{record.path:<18} {record.size:>9,} bytes  sha256 {record.sha256}", markup=False)
     folder = cached(release) if source_of(release) == "cache" else stored(release.name)

@@ -12,6 +12,7 @@ from tdsnn.cli import _output
 from tdsnn.cli._completion import zoo_models
 from tdsnn.drawing import require_format
 from tdsnn.errors import MissingError, TdsnnError
+from tdsnn.files import require_file
 
 if TYPE_CHECKING:
     from tdsnn.schema import Manifest, Release
@@ -135,6 +136,7 @@ def sweep_command(
 
     for path in plot or ():
         require_format(path)
+        require_file(path, option="--plot")
     report = summarise(find_sweep(name), baseline=baseline)
     if plot:
         from tdsnn.report._sweep_figure import draw

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ def register_run(run_dir: Path, *, force: bool = False) -> Release:
     outcome = read_outcome(run_dir)
     if outcome is None:
         raise UsageError(
-            f"There is no finished run in {run_dir}.", hint="Finish it: tdsnn-zoo train NAME --resume"
+            f"There is no finished run in {run_dir}.",
+            hint=f"See what it is and how it goes on: tdsnn-zoo info {quote(str(run_dir))}",
         )
     manifest = manifests.resolve(outcome.name)
     manifests.require_writable(manifest.name)

@@ -376,6 +376,20 @@ def test_the_plot_shows_what_is_left_at_each_radius(
     assert "A figure is a .png or .svg file, not '.'." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--plot", "--svg"])
+def test_no_figure_is_computed_that_could_not_be_written(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.svg").mkdir()
+    for place, sentence in (("file/curve.svg", "is no folder"), ("folder.svg", "is a folder")):
+        assert run(TWIN, "--n", str(N), option, str(tmp_path / place)) == 2
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert option in said.splitlines()[-1]
+        assert "Preparing" not in said
+
+
 def test_the_table_ends_with_what_it_means_and_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(TOPO, "--attack", "fgsm", "--eps", "2", "--eps", "8", "--n", str(N)) == 0
     said = capsys.readouterr().err
