@@ -26,8 +26,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("submitit")
 
 LONG = 8
-FOUR = f"""
-summary = "Four."
+THREE = f"""
+summary = "Three."
 settings = ["compile=false", "topography.preparation=retinotopic"]
 [[runs]]
 entry = "plain.digits"
@@ -37,10 +37,6 @@ settings = ["epochs={LONG}"]
 entry = "plain.digits"
 [[runs]]
 entry = "topo.digits"
-[[runs]]
-entry = "plain.digits"
-label = "slow"
-settings = ["lr=1e-4"]
 [slurm]
 minutes = 5
 cpus = 1
@@ -76,7 +72,7 @@ def test_a_job_that_is_stopped_returns_and_the_sweep_is_completed(
     programs = shutil.which("sbatch", path=os.defpath)
     assert programs is not None
     monkeypatch.setenv("PATH", str(Path(programs).parent))
-    path, folder = write(tmp_path, FOUR), tmp_path / "my runs"
+    path, folder = write(tmp_path, THREE), tmp_path / "my runs"
     sweep = read_sweep(path, folder=folder)
     asked = ("sweep", str(path), "--run-dir", str(folder), "--launcher", "slurm", "--jobs", "2")
     assert run(*asked) == 0
