@@ -141,7 +141,7 @@ class Fetched:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a number was computed with: versions, device, threads, platform, and the code's commit."""
-    return {**machine(device), "code": git_state()}
+    return {**machine(device), "device": str(device), "code": git_state()}
 
 
 def machine(device: torch.device) -> dict[str, Any]:

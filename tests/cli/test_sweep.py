@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command import Started, run
+from command import run
 from processes import wait_for
 from sweeps import PAIR, write, zoo_folder
 
@@ -33,17 +33,15 @@ __all__ = ["zoo_folder"]
 pytest.importorskip("sklearn")
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Callable[..., Started]:
-    """``sweep`` with these arguments in a process of its own."""
-    numbers = count()
-
-    def start(*arguments: str) -> Started:
-        number = next(numbers)
-        prints = tmp_path / f"{number}.out", tmp_path / f"{number}.err"
-        return Started("sweep", *arguments, "--threads", "1", prints=prints)
-
-    return start
+def start(*arguments: str) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-m", "tdsnn", "sweep", *arguments, "--threads", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -138,11 +136,7 @@ def test_what_slurm_refuses_is_a_sentence(
 
 @pytest.mark.slow
 def test_a_killed_sweep_ends_like_trainings_that_were_not(
-    zoo_folder: Path,
-    start: Callable[..., Started],
-    threads: int,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    zoo_folder: Path, threads: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["epochs=3", "compile=false"]
     path = write(tmp_path, f"settings = {settings}" + PAIR)
@@ -153,7 +147,7 @@ def test_a_killed_sweep_ends_like_trainings_that_were_not(
     process = start(str(path), "--run-dir", str(parts))
     wait_for(parts / "plain.digits" / STATE, process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     beat = json.loads((parts / "plain.digits" / BEAT).read_text())
     os.kill(beat["process"], signal.SIGKILL)
     # In a container without an init process the dead one keeps its number: an old sign of life tells too.
@@ -190,7 +184,7 @@ def test_trainings_at_a_time_share_the_gpus(
 
 @pytest.mark.slow
 def test_sigterm_saves_and_a_failure_stops_nobody(
-    zoo_folder: Path, start: Callable[..., Started], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    zoo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_block = '[[runs]]\nentry = "plain.digits"\n'
     text = (
@@ -199,12 +193,13 @@ def test_sigterm_saves_and_a_failure_stops_nobody(
     path, folder = write(tmp_path, text), tmp_path / "some"
     process = start(str(path), "--run-dir", str(folder), "--jobs", "2")
     wait_for(folder / "plain.digits" / STATE, process)
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "go on where" in err
-    assert run("sweep", str(path), "--run-dir", str(folder), "--jobs", "2", "--threads", "1") == 1
-    out, err = capsys.readouterr()
+    process = start(str(path), "--run-dir", str(folder), "--jobs", "2")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 1
     assert "1 of 2 runs done" in out
     assert "plain.digits+odd failed: " in err
     assert "Traceback" not in err
