@@ -41,7 +41,7 @@ def test_large_tensors_find_their_pages_again() -> None:
     done = subprocess.run([sys.executable, "-c", _COUNT_FAULTS], capture_output=True, text=True, check=True)
     kept, without, with_it, given_back, again = done.stdout.split()
     assert (kept, given_back) == ("True", "True")
-    # Twice the pages, or three quarters of that where the first finds its own; half of them if they were kept.
+    # Twice the pages, or 1.5 times where the first finds its own; half of them if they were kept.
     assert int(again) > int(without)
     assert int(with_it) < int(without) / 10
 
