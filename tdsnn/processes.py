@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,8 +200,18 @@ def present_team() -> Team:
 
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return ALONE
+    atexit.register(_leave)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     return Team(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
+
+
+def _leave() -> None:
+    """End the threads of gloo: now and then a process that ends before they do is aborted."""
+    import torch.distributed as dist
+
+    gc.collect()  # what still holds a group
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
 
 
 @contextmanager
